@@ -1,0 +1,31 @@
+# make train: create the environment and run CDS pre-training on the embedded images.
+# make test:  create the environment and run all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
+
+.PHONY: train test lint format clean
+
+$(VENV)/installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); ok or sys.exit("mmcds needs Python 3.10 to 3.12, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[det,calib,timm,dev]'
+	$(BIN)/python -m mmcds.doctor
+	touch $@
+
+train: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py --work-dir $(WORK_DIR) --resume
+
+test: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info mmcds/.mim

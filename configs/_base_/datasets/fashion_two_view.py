@@ -1,0 +1,34 @@
+"""The embedded Fashion-MNIST images, two views: crop and flip on view 0, also grey levels and Cutout on view 1."""
+
+num_classes = 10
+data_preprocessor = dict(  # grey images repeated over three channels; statistics of the full training set
+    num_classes=num_classes, mean=[72.94, 72.94, 72.94], std=[90.02, 90.02, 90.02], to_rgb=True)
+
+view_0 = [
+    dict(type='RandomCrop', crop_size=28, padding=2),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal')]
+view_1 = [
+    dict(type='RandomCrop', crop_size=28, padding=2),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='RandomApply', prob=0.8, transforms=[
+        dict(type='ColorJitter', brightness=0.4, contrast=0.4, backend='cv2')]),
+    dict(type='CenteredCutout', length=8)]
+train_pipeline = [
+    dict(type='LoadImage'), dict(type='MultiViewTransform', views=[view_0, view_1]), dict(type='PackInputs')]
+test_pipeline = [dict(type='LoadImage'), dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=2,
+    drop_last=True,
+    worker_init_fn=dict(type='seed_worker'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='EmbeddedFashionMNIST', split='train', pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=250,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='EmbeddedFashionMNIST', split='test', test_mode=True, pipeline=test_pipeline))
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

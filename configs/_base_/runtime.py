@@ -1,0 +1,29 @@
+"""Everything that is the same in every training run."""
+
+custom_imports = dict(imports=['mmcds'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='accuracy/top1'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False))
+custom_hooks = [
+    dict(type='EpochSeedHook'),
+    dict(type='CheckDataHook'),
+    dict(type='CheckCheckpointHook'),
+    dict(type='SyncBuffersHook'),  # the same BatchNorm statistics on every rank before validation
+    dict(type='ProgressBarHook'),
+    dict(type='RunReportHook')]
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)

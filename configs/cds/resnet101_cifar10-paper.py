@@ -1,0 +1,10 @@
+"""CDS, paper preset, ResNet-101, CIFAR-10 (Table 2 of the paper).
+
+The preset of the text: K-1 heads, convolutions followed by a non-linear projection. Its width (128) is not
+in the paper.
+Ours: not run yet. Command: python tools/train.py configs/cds/resnet101_cifar10-paper.py
+Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+"""
+
+_base_ = './resnet18_cifar10-paper.py'
+model = dict(backbone=dict(depth=101), head=dict(in_channels=2048))

@@ -1,0 +1,18 @@
+"""CDS, ResNet-18, CIFAR-10 (Table 2 of the paper).
+
+The official preset: what the released code does, four heads of separable convolutions.
+Ours: not run yet. Command: python tools/train.py configs/cds/resnet18_cifar10.py
+Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+"""
+
+# Often changed: train_dataloader.batch_size and num_workers; data_root (--data-root);
+#   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.neck.taps and head; cds.gather=True.
+_base_ = [
+    '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar10_two_view.py',
+    '../_base_/schedules/cifar_300e.py', '../_base_/runtime.py']
+model = dict(
+    head=dict(num_classes={{_base_.num_classes}}),
+    supervisions=dict(cds=dict(
+        type='ContrastiveSupervision',
+        neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+        loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

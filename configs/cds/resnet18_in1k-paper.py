@@ -1,0 +1,10 @@
+"""CDS, paper preset, ResNet-18, ImageNet-1k (Table 3 of the paper).
+
+The preset of the text: K-1 heads, convolutions followed by a non-linear projection. Its width (128) is not
+in the paper.
+Ours: not run yet. Command: python tools/train.py configs/cds/resnet18_in1k-paper.py
+Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+"""
+
+_base_ = './resnet50_in1k-paper.py'
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))

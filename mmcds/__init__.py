@@ -1,0 +1,24 @@
+"""Contrastive Deep Supervision (CDS, ECCV 2022) as a plugin of MMPretrain and MMDetection.
+
+The parts, in the order in which an image meets them::
+
+    datasets/        data sets that the host lacks, and the embedded Fashion-MNIST subset
+    transforms/      loading, and V views of one image
+    preprocessor.py  what happens to the batch on the device
+    classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions
+    supervisions/    the protocol of an extra loss, and the paper's own method
+    necks/           projection heads
+    losses/          NT-Xent, SupCon, and the gather across ranks
+    hooks/           reproducible random streams, checks before the run, what is left after it
+    export.py        a backbone without heads, for detectors and other libraries
+
+Importing this package registers its classes in MMPretrain's registries, its models in
+:func:`mmpretrain.list_models` and its configs as ``mmcds::...``.
+"""
+
+from mmcds.host import register_in_host
+from mmcds.version import __version__
+
+register_in_host()
+
+__all__ = ['__version__']

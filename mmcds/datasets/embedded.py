@@ -1,0 +1,22 @@
+"""The real images that come with this package: 5,000 training and 2,000 test images of Fashion-MNIST."""
+
+from pathlib import Path
+
+from mmpretrain.datasets import FashionMNIST
+from mmpretrain.registry import DATASETS
+
+
+@DATASETS.register_module()
+class EmbeddedFashionMNIST(FashionMNIST):
+    """The first 500 training and 200 test images of every class of Fashion-MNIST, in the original order.
+
+    Read by the host's class from ``mmcds/datasets/fashion_mnist``, where the licence (MIT) lies beside them.
+    28 x 28, grey, ten classes. https://arxiv.org/abs/1708.07747.
+
+    Args:
+        data_root: Folder with the four uncompressed IDX files; give one to use the full data set instead.
+        **kwargs: Other arguments of :class:`mmpretrain.datasets.FashionMNIST`.
+    """
+
+    def __init__(self, data_root: str = str(Path(__file__).parent / 'fashion_mnist'), **kwargs) -> None:
+        super().__init__(data_root=data_root, download=False, **kwargs)

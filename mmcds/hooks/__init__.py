@@ -1,0 +1,9 @@
+"""Reproducible random streams, checks before the run, and what is left after it."""
+
+from mmcds.hooks.check import CheckCheckpointHook, CheckDataHook
+from mmcds.hooks.progress import ProgressBarHook
+from mmcds.hooks.report import RunReportHook
+from mmcds.hooks.seed import EpochSeedHook, seed_worker
+
+__all__ = ['CheckCheckpointHook', 'CheckDataHook', 'EpochSeedHook', 'ProgressBarHook', 'RunReportHook',
+           'seed_worker']

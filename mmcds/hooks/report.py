@@ -1,0 +1,61 @@
+"""The end of a pre-training run: export, curves, and a block that says where everything is."""
+
+import datetime
+import time
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from mmcds.curves import plot_curves, read_scalars
+from mmcds.export import export_backbone
+
+
+@HOOKS.register_module()
+class RunReportHook(Hook):
+    """After training, export the last checkpoint's backbone, draw the curves and print where to find them.
+
+    Args:
+        metric: Validation metric, in percent, that the report quotes.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, metric: str = 'accuracy/top1') -> None:
+        self.metric = metric
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock of this run."""
+        self._start = time.time()
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the files and log the block."""
+        work_dir = Path(runner.work_dir)
+        if not (work_dir / 'last_checkpoint').exists():
+            runner.logger.warning('RunReportHook: the run kept no checkpoint, so there is nothing to export.')
+            return
+        checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+        manifest = export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.pth', overwrite=True)
+        export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.safetensors', overwrite=True)
+        curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
+        scores = [(record[self.metric], record['epoch']) for record in read_scalars(work_dir)[1]
+                  if self.metric in record]
+        config = runner.cfg.filename or 'CONFIG'
+        spent = datetime.timedelta(seconds=round(time.time() - self._start))
+        lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
+        if scores:
+            best, epoch = max(scores)
+            lines.append(f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best '
+                         f'(epoch {epoch})')
+        lines += [f'  checkpoint         {checkpoint}',
+                  f'  exported backbone  {work_dir / manifest["file"]} (and .safetensors, .json)',
+                  f'  curves             {curves}',
+                  'What to run next:',
+                  f'  python tools/test.py {config} {checkpoint}',
+                  f'  python tools/browse_views.py {config} --out views.png',
+                  f'  python tools/export_backbone.py {checkpoint} OUT.pth --layout torchvision',
+                  '-' * 78]
+        runner.logger.info('\n'.join(['', *lines]))

@@ -1,0 +1,113 @@
+"""What the command-line tools share: load a config, merge options, check paths, report errors in one line."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.distributed
+from mmengine.config import Config, ConfigDict, DictAction
+
+from mmcds.errors import ConfigError
+
+OPTIONS_HELP = ('override settings of the config, e.g. train_cfg.max_epochs=10 '
+                'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1')
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the options that training and testing share."""
+    parser.add_argument('config', help='config file, or mmcds::cds/resnet50_in1k.py')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
+    parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='how several processes were started (default: none)')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help='set by the launcher')
+
+
+def load_config(args: Namespace) -> Config:
+    """Read the config of the common arguments and merge them into it.
+
+    Raises:
+        ConfigError: If the config file or a data folder that it names does not exist.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.data_root is not None:
+        os.environ['MMCDS_DATA_ROOT'] = args.data_root
+    if '::' in args.config:
+        from mmengine.hub import get_config
+        config = get_config(args.config)
+    else:
+        if not Path(args.config).is_file():
+            raise ConfigError(f'config {args.config} does not exist. Name a file such as '
+                              'configs/cds/resnet50_in1k.py.')
+        config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        path = Path(args.config.split('::')[-1])
+        config.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        use_cpu_processes(config)
+    return config
+
+
+def use_cpu_processes(config: Config) -> None:
+    """Let several processes of a machine without GPU work together through gloo; the host expects GPUs."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+
+
+def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
+    """Fail before anything is built if a data folder is missing or empty (and the host cannot download it).
+
+    Raises:
+        ConfigError: Naming the folder and how to say where the data is.
+    """
+    for loader in loaders:
+        dataset = (config.get(loader) or {}).get('dataset', {})
+        while isinstance(dataset.get('dataset'), dict):  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        root = dataset.get('data_root')
+        if not root or '://' in root or dataset.get('download'):
+            continue
+        state = 'does not exist' if not Path(root).is_dir() else '' if any(Path(root).iterdir()) else 'is empty'
+        if state:
+            raise ConfigError(
+                f'{loader}: the data folder {root} of {dataset.get("type")} {state}. Put the data there, or say '
+                'where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER, the folder that holds '
+                f'{Path(root).name}/.')
+
+
+def set_loader_defaults(config: Config) -> None:
+    """Give every loader the defaults that users of the host expect, as far as its config is silent.
+
+    Raises:
+        ConfigError: If a loader wants persistent workers without any worker.
+    """
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if config.get(name) is None:
+            continue
+        config[name] = ConfigDict({'pin_memory': torch.cuda.is_available(), 'persistent_workers': False,
+                                   'collate_fn': dict(type='default_collate'), **config[name]})
+        if config[name].persistent_workers and not config[name].get('num_workers', 0):
+            raise ConfigError(f'{name}: persistent_workers=True needs num_workers >= 1, got '
+                              f'{config[name].get("num_workers", 0)}. Change one of them.')
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; print an error that the user can mend as one line."""
+    try:
+        main()
+    except ConfigError as error:
+        sys.exit(f'mmcds: error: {error}')
+    except URLError as error:
+        sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put '
+                 'it there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.')

@@ -1,0 +1,103 @@
+"""Projection heads c_i of Section 3.3: from a stage's feature map to an embedding of unit length."""
+
+import math
+from collections.abc import Sequence
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcds.errors import ConfigError
+from mmcds.taps import Tap, tap_name
+
+HEADS = ('sepconv', 'sepconv+mlp', 'mlp')
+
+
+class SepConv(nn.Sequential):
+    """Two depthwise-separable 3x3 convolutions; the first one halves the resolution.
+
+    Depthwise stride 2, pointwise C_in to C_in, norm, ReLU, depthwise stride 1, pointwise C_in to C_out, norm,
+    ReLU; no bias. With BatchNorm it has ``20 C_in + C_in^2 + C_in C_out + 2 C_out`` parameters.
+
+    Maps (M, C_in, H, W) to (M, C_out, ceil(H / 2), ceil(W / 2)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
+        layers: list[nn.Module] = []
+        for stride, width in ((2, in_channels), (1, out_channels)):
+            layers += [
+                nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+                nn.Conv2d(in_channels, width, 1, bias=False),
+                build_norm_layer(norm_cfg, width)[1],
+                nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+
+@MODELS.register_module()
+class CDSNeck(BaseModule):
+    """One projection head per tap; used in training only.
+
+    ``sepconv`` is what the released code does: one :class:`SepConv` for every halving that still separates the
+    stage from the last one, doubling the width each time and ending at the last stage's width; then global
+    average pooling. On the last stage it is the pooled feature itself. ``sepconv+mlp`` adds the non-linear
+    projection of the paper's text, Linear - ReLU - Linear. ``mlp`` is that projection on the pooled map alone.
+
+    With taps (0, 1, 2, 3) ``sepconv`` has 726,528 parameters on ResNet-18/34 and 11,311,104 on ResNet-50.
+
+    Args:
+        taps: Names of the heads, one per entry of ``in_channels``.
+        in_channels: C_s of every tap.
+        strides: Image side over map side of every tap.
+        final_channels: Width of the last stage. Defaults to the last of ``in_channels``.
+        final_stride: Stride of the last stage. Defaults to the last of ``strides``.
+        head: ``'sepconv'``, ``'sepconv+mlp'`` or ``'mlp'``.
+        hidden_channels: Width between the two linear layers. Defaults to ``final_channels``.
+        out_channels: Embedding width D of the forms with a projection.
+        norm_cfg: Normalisation inside :class:`SepConv`.
+        eps: Rows shorter than this are divided by it instead of by their length, so that the gradient of an
+            all-zero feature stays finite.
+        init_cfg: Defaults to Kaiming-normal convolutions (fan out) and unit norms, as in the released code.
+
+    Raises:
+        ConfigError: If the form of the head is unknown or the three sequences differ in length.
+    """
+
+    def __init__(self, taps: Sequence[Tap], in_channels: Sequence[int], strides: Sequence[float],
+                 final_channels: int | None = None, final_stride: float | None = None, head: str = 'sepconv',
+                 hidden_channels: int | None = None, out_channels: int = 128,
+                 norm_cfg: dict = dict(type='BN'), eps: float = 1e-6,
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg=init_cfg or [
+            dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)])
+        if head not in HEADS:
+            raise ConfigError(f'CDSNeck: head is {head!r}; choose one of {", ".join(HEADS)}.')
+        if not len(taps) == len(in_channels) == len(strides):
+            raise ConfigError(f'CDSNeck: taps, in_channels and strides have {len(taps)}, {len(in_channels)} and '
+                              f'{len(strides)} entries; give one of each per tap.')
+        self.eps = eps
+        final_channels = final_channels or in_channels[-1]
+        final_stride = final_stride or strides[-1]
+        self.heads = nn.ModuleDict()
+        for tap, width, stride in zip(taps, in_channels, strides, strict=True):
+            layers: list[nn.Module] = []
+            if head != 'mlp':
+                for left in reversed(range(round(math.log2(max(final_stride / stride, 1))))):
+                    wider = min(2 * width, final_channels) if left else final_channels
+                    layers.append(SepConv(width, wider, norm_cfg))
+                    width = wider
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            if head != 'sepconv':
+                hidden = hidden_channels or final_channels
+                layers += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_channels)]
+            self.heads[tap_name(tap)] = nn.Sequential(*layers)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Project every tap's map (M, C_s, H_s, W_s) to rows of unit length (M, D_s), at least float32."""
+        rows = []
+        for head, feature in zip(self.heads.values(), features, strict=True):
+            row = head(feature)
+            rows.append(F.normalize(row if row.element_size() > 4 else row.float(), dim=1, eps=self.eps))
+        return rows

@@ -1,0 +1,6 @@
+"""Extra losses on what a training step already computed: the protocol and the paper's own method."""
+
+from mmcds.supervisions.base import Supervision
+from mmcds.supervisions.contrastive import ContrastiveSupervision
+
+__all__ = ['ContrastiveSupervision', 'Supervision']

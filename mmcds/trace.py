@@ -1,0 +1,39 @@
+"""What one training forward pass produced: the only thing that a supervision sees.
+
+Shape letters used in the whole package: V views, N images, M = V * N rows (view-major: row ``v * N + n`` is
+view v of image n), C channels, H and W size, D embedding width, K classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmcds.taps import Tap
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One forward pass of the V views of N images through a network.
+
+    Attributes:
+        num_views: V.
+        features: Output of every tap that some supervision asked for. Each (M, C_s, H_s, W_s).
+        pooled: Last feature after global pooling, the classifier's input. (M, C).
+        logits: Class scores of all rows. (M, K).
+        labels: Class of every image, -1 where it is unlabelled. (N,), int64.
+        sample_idx: Position of every image in its data set, or None if the pipeline did not pack it. (N,).
+        progress: Share of the run that is done, in [0, 1].
+    """
+
+    num_views: int
+    features: Mapping[Tap, Tensor]
+    pooled: Tensor
+    logits: Tensor
+    labels: Tensor
+    sample_idx: Tensor | None
+    progress: float
+
+    def per_view(self, rows: Tensor) -> Tensor:
+        """Split view-major rows (M, ...) into (V, N, ...) without a copy."""
+        return rows.unflatten(0, (self.num_views, -1))

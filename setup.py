@@ -1,0 +1,73 @@
+"""Installation of mmcds: `pip install .`, or `pip install -e .` to work on it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+SHIPPED = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithResources(build_py):
+    """Ship configs, tools and the model index as ``mmcds/.mim``, where MIM and MMEngine look for them.
+
+    An editable installation gets links, so it never sees a stale copy; a wheel gets files.
+    """
+
+    def run(self):
+        """Build the package and add the resources."""
+        super().run()
+        editable = self.editable_mode
+        folder = (ROOT if editable else Path(self.build_lib)) / 'mmcds' / '.mim'
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in SHIPPED:
+            target = folder / name
+            if target.is_symlink() or target.is_file():
+                target.unlink()
+            elif target.is_dir():
+                shutil.rmtree(target)
+            if editable:
+                target.symlink_to(Path(os.path.relpath(ROOT / name, folder)))
+            elif (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy2(ROOT / name, target)
+
+
+version = {}
+exec((ROOT / 'mmcds' / 'version.py').read_text(), version)
+
+setup(
+    name='mmcds',
+    version=version['__version__'],
+    description='Contrastive Deep Supervision for MMPretrain and MMDetection',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmcds', 'mmcds.*']),
+    package_data={'mmcds': ['datasets/fashion_mnist/*']},
+    cmdclass={'build_py': BuildWithResources},
+    python_requires='>=3.10,<3.13',
+    install_requires=[
+        'torch>=2.11,<2.15,!=2.13.0',  # the CPU build of 2.13.0 breaks torchvision's operators
+        'torchvision>=0.26,<0.30',
+        'numpy>=1.26,<3',
+        'matplotlib>=3.8',
+        'rich>=13',
+        'safetensors>=0.4.3',
+        'onedl-mmengine>=0.10.12,<0.11',
+        'onedl-mmcv>=2.3.6,<2.4',
+        'onedl-mmpretrain>=1.3.6,<1.4',
+    ],
+    extras_require={
+        'det': ['onedl-mmdetection>=3.5.1,<3.6'],
+        'calib': ['torchmetrics>=1.4'],
+        'timm': ['timm>=1.0'],
+        'tensorboard': ['tensorboard>=2.14'],
+        'dev': ['pytest>=8', 'ruff==0.17.6', 'mypy==2.4.1'],
+    },
+    zip_safe=False,
+)

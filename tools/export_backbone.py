@@ -1,0 +1,29 @@
+#!/usr/bin/env python
+"""Strip heads, supervisions and prefix from a checkpoint: python tools/export_backbone.py CHECKPOINT OUT."""
+
+from argparse import ArgumentParser
+
+import mmcds  # noqa: F401  (registers its classes)
+from mmcds.export import LAYOUTS, export_backbone
+from mmcds.launch import run_tool
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Export and say what was written."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument('checkpoint', help='checkpoint of a training run')
+    parser.add_argument('out', help='file to write, .pth or .safetensors; a manifest .json is put beside it')
+    parser.add_argument('--layout', choices=LAYOUTS, default='openmmlab', help='whose names the tensors get')
+    parser.add_argument('--with-head', action='store_true', help='also the classifier (torchvision, timm)')
+    parser.add_argument('--no-ema', action='store_true', help='raw weights of a run with EMAHook')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing files')
+    args = parser.parse_args(argv)
+    manifest = export_backbone(args.checkpoint, args.out, ema=not args.no_ema, layout=args.layout,
+                               with_head=args.with_head, overwrite=args.overwrite)
+    print(f'{args.out}: {manifest["architecture"]["type"]}, {manifest["num_tensors"]} tensors, '
+          f'{manifest["num_parameters"]:,} parameters, layout {args.layout}, {manifest["weights"]} weights, '
+          f'sha256 {manifest["sha256"][:16]}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Train what a config describes: python tools/train.py configs/cds/resnet50_in1k.py."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.runner import Runner
+
+import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.errors import ConfigError
+from mmcds.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
+
+
+def parse_args(argv: list[str] | None = None) -> Namespace:
+    """Parse the command line."""
+    parser = ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from CHECKPOINT, or without a value from the latest one in the work dir')
+    parser.add_argument('--overwrite', action='store_true', help='start anew in a work dir that holds a run')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--amp-dtype', choices=('bf16', 'fp16'), help='its type (default: bf16); implies --amp')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the actual total batch size')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    return parser.parse_args(argv)
+
+
+def merge_train_arguments(config: Config, args: Namespace) -> None:
+    """Write the options of training into the config.
+
+    Raises:
+        ConfigError: If an option does not fit the config, or if the work dir holds another run.
+    """
+    if args.no_validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if args.seed is not None:
+        config.randomness = dict(config.get('randomness', {}), seed=args.seed)
+    if args.amp or args.amp_dtype:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        if args.amp_dtype == 'fp16':
+            config.optim_wrapper.update(dtype='float16', loss_scale='dynamic')
+        else:
+            config.optim_wrapper.update(dtype='bfloat16', loss_scale=1.0)
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in config:
+            raise ConfigError(f'--auto-scale-lr: {args.config} has no auto_scale_lr. Add '
+                              'auto_scale_lr=dict(base_batch_size=...), the batch size its lr was chosen for.')
+        config.auto_scale_lr.enable = True
+    latest = Path(config.work_dir, 'last_checkpoint')
+    if args.resume:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+        if config.load_from and not Path(config.load_from).is_file():
+            raise ConfigError(f'--resume: {config.load_from} does not exist. Without a value, the latest '
+                              f'checkpoint in {config.work_dir} is taken.')
+    elif latest.exists() and not args.overwrite:
+        raise ConfigError(f'work dir {config.work_dir} holds a run already (its latest checkpoint: '
+                          f'{latest.read_text().strip()}). Go on with it by --resume, start anew by --overwrite, '
+                          'or choose another --work-dir.')
+
+
+def warn_about_batch_size(runner: Runner) -> None:
+    """Say it when the learning rate was chosen for another total batch size."""
+    scale = runner.cfg.get('auto_scale_lr') or {}
+    size = runner.cfg.train_dataloader.get('batch_size')
+    if not size or not scale.get('base_batch_size') or scale.get('enable'):
+        return
+    total = get_world_size() * size
+    if total != scale['base_batch_size']:
+        runner.logger.warning(f'The total batch is {get_world_size()} process(es) x {size} = {total} images, but '
+                              f'the learning rate was chosen for {scale["base_batch_size"]}. Set '
+                              'train_dataloader.batch_size, or give --auto-scale-lr.')
+
+
+def main(argv: list[str] | None = None) -> Runner:
+    """Build the runner and train; the caller gets the runner back."""
+    args = parse_args(argv)
+    config = load_config(args)
+    merge_train_arguments(config, args)
+    set_loader_defaults(config)
+    check_data_root(config, ('train_dataloader', 'val_dataloader'))
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        warn_about_batch_size(runner)
+        runner.train()
+    return runner
+
+
+if __name__ == '__main__':
+    run_tool(main)
