@@ -50,6 +50,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
         ConfigError: If the run has no scalars.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     train, val = read_scalars(work_dir)
     per_epoch = max((record['iter'] / record['epoch'] for record in train if record.get('epoch')), default=1)
@@ -61,6 +62,9 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
                     color='black' if key == 'loss' else None)
     losses.set(xlabel='epoch', ylabel='training loss (weighted terms)', yscale='log')
     losses.legend(fontsize='x-small')
+    losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    losses.yaxis.set_major_formatter('{x:g}')
+    losses.yaxis.set_minor_formatter(NullFormatter())
     points = [(record['epoch'], record[metric]) for record in val if metric in record]
     if points:
         scores.plot(*zip(*points, strict=True), marker='o', markersize=3, color='tab:blue')

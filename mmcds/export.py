@@ -93,8 +93,7 @@ def export_backbone(checkpoint: str | Path, out: str | Path, *, ema: bool = True
     Args:
         checkpoint: Checkpoint of a training run.
         out: File to write. ``.pth`` gives ``{'state_dict', 'meta'}`` that ``torch.load`` reads with
-            ``weights_only=True``; ``.safetensors`` gives the tensors alone. The manifest gets the same name
-            with ``.json``.
+            ``weights_only=True``; ``.safetensors`` gives the tensors alone. The manifest is ``<out>.json``.
         ema: Averaged weights where the run kept them; False takes the raw ones.
         layout: ``openmmlab`` (MMPretrain and MMDetection share their names), ``torchvision`` or ``timm``.
         with_head: Also the classifier, as ``fc``, for the last two layouts.
@@ -108,7 +107,7 @@ def export_backbone(checkpoint: str | Path, out: str | Path, *, ema: bool = True
             exists, or an option is unknown.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    manifest_file = out.with_suffix('.json')
+    manifest_file = out.with_name(f'{out.name}.json')
     if layout not in LAYOUTS:
         raise ConfigError(f'layout is {layout!r}; choose one of {", ".join(LAYOUTS)}.')
     if out.suffix not in ('.pth', '.safetensors'):
@@ -152,8 +151,8 @@ def export_backbone(checkpoint: str | Path, out: str | Path, *, ema: bool = True
     if out.suffix == '.pth':
         torch.save(dict(state_dict=state, meta=manifest), out)
     else:
-        from safetensors.torch import save_file
-        save_file(state, out, metadata={key: json.dumps(value) for key, value in manifest.items()})
+        from safetensors.torch import save  # not save_file, which hides the file from other users
+        out.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
     manifest = {'file': out.name, 'sha256': file_sha256(out), **manifest}
     manifest_file.write_text(json.dumps(manifest, indent=2) + '\n')
     return manifest

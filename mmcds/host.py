@@ -1,9 +1,40 @@
 """What `import mmcds` changes in its hosts: class registration, config prefix, model index."""
 
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
 _MODULES = ('datasets', 'transforms', 'preprocessor', 'losses', 'necks', 'supervisions', 'classifiers', 'hooks')
+
+
+#: What the hosts say on import about parts of theirs that nobody here asked for.
+_NOISE = ('Could not import OneDL', 'Line NMS is not compiled', 'Fail to import ``MultiScaleDeformableAttention``')
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Import the hosts without the three messages above; anything else they say is passed on."""
+    from mmengine.logging import MMLogger
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_NOISE)
+
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(wanted)
+    said = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(said):
+            warnings.filterwarnings('ignore', message=_NOISE[2])
+            yield
+    finally:
+        logger.removeFilter(wanted)
+        for line in said.getvalue().splitlines():
+            if not line.startswith(_NOISE):
+                print(line)
 
 
 def resources() -> Path:
@@ -24,13 +55,14 @@ def resources() -> Path:
 def register_in_host() -> None:
     """Register classes, the ``mmcds::`` config prefix and the model index; safe to call again."""
     from mmengine.config.utils import MODULE2PACKAGE
-    from mmpretrain.apis.model import ModelHub
 
     if 'mmcds' in MODULE2PACKAGE:
         return
     MODULE2PACKAGE['mmcds'] = 'mmcds'
-    import_module('mmcds.registry')
-    for module in _MODULES:
-        import_module(f'mmcds.{module}')
+    with _without_noise():
+        import_module('mmcds.registry')
+        for module in _MODULES:
+            import_module(f'mmcds.{module}')
+        from mmpretrain.apis.model import ModelHub
     folder = resources()
     ModelHub.register_model_index(folder / 'model-index.yml', config_prefix=folder)

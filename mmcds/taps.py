@@ -39,13 +39,13 @@ class NetworkInfo:
         name: Class name of the backbone, for messages.
         taps: Measured facts of each tap.
         final: The last stage, which feeds the classifier.
-        num_classes: K.
+        num_classes: K, or None if the head does not say it.
     """
 
     name: str
     taps: dict[Tap, TapInfo]
     final: TapInfo
-    num_classes: int
+    num_classes: int | None
 
 
 def as_map(value: Tensor | Sequence, tap: Tap) -> Tensor:
@@ -131,7 +131,7 @@ class TappedBackbone:
         return outputs[-1], heard
 
     @torch.no_grad()
-    def probe(self, backbone: nn.Module, num_classes: int) -> NetworkInfo:
+    def probe(self, backbone: nn.Module, num_classes: int | None) -> NetworkInfo:
         """Measure channels and strides of every tap and of the last stage; leaves no trace in the backbone."""
         conv = next((p for p in backbone.parameters() if p.ndim == 4), None)
         side = getattr(backbone, 'img_size', 64)

@@ -11,8 +11,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(2)
 
-import mmcds  # noqa: E402, F401
 import replicas  # noqa: E402
+
+import mmcds  # noqa: E402, F401
 
 
 def load_tool(name: str):
@@ -32,7 +33,6 @@ def _no_leftovers():
     for manager in (MessageHub, Visualizer, MMLogger, DefaultScope):
         manager._instance_dict.clear()
     torch.manual_seed(0)
-    yield
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     """Export and say what was written."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint', help='checkpoint of a training run')
-    parser.add_argument('out', help='file to write, .pth or .safetensors; a manifest .json is put beside it')
+    parser.add_argument('out', help='file to write, .pth or .safetensors; its manifest OUT.json is put beside it')
     parser.add_argument('--layout', choices=LAYOUTS, default='openmmlab', help='whose names the tensors get')
     parser.add_argument('--with-head', action='store_true', help='also the classifier (torchvision, timm)')
     parser.add_argument('--no-ema', action='store_true', help='raw weights of a run with EMAHook')

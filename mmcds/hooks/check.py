@@ -1,6 +1,7 @@
 """Stop a run that cannot be right before its first iteration, or before it reports a number."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
+from typing import cast
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -37,7 +38,7 @@ class CheckDataHook(Hook):
                     self._check_batches(loop.dataloader, bare_model(runner))
 
     def _check_classes(self, name: str, loader: DataLoader, model: nn.Module) -> None:
-        if not len(loader.dataset):
+        if not len(cast(Sized, loader.dataset)):
             raise ConfigError(f'{name}: the data set is empty. Check its data_root and annotation file.')
         classes = getattr(loader.dataset, 'metainfo', {}).get('classes')
         expected = getattr(getattr(model, 'head', None), 'num_classes', None)
@@ -57,7 +58,7 @@ class CheckDataHook(Hook):
         size = loader.batch_size
         if size is None:  # a custom batch sampler decides
             return
-        last = len(loader.sampler) % size if not loader.drop_last else 0
+        last = len(cast(Sized, loader.sampler)) % size if not loader.drop_last else 0
         if 1 not in (size, last):
             return
         what = 'batch_size is 1' if size == 1 else f'the last of {len(loader)} batches holds one image'

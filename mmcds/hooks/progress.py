@@ -41,7 +41,7 @@ class ProgressBarHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Advance, every ten iterations."""
-        if self._bar is not None and self.every_n_train_iters(runner, 10):
+        if self._bar is not None and outputs is not None and self.every_n_train_iters(runner, 10):
             self._bar.update(self._task, completed=runner.iter + 1, loss=float(outputs['loss']),
                              epoch=f'{runner.epoch + 1}/{runner.max_epochs}')
 

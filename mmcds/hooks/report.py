@@ -51,11 +51,11 @@ class RunReportHook(Hook):
             lines.append(f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best '
                          f'(epoch {epoch})')
         lines += [f'  checkpoint         {checkpoint}',
-                  f'  exported backbone  {work_dir / manifest["file"]} (and .safetensors, .json)',
+                  f'  exported backbone  {work_dir / manifest["file"]} (also .safetensors; manifest .json)',
                   f'  curves             {curves}',
                   'What to run next:',
                   f'  python tools/test.py {config} {checkpoint}',
                   f'  python tools/browse_views.py {config} --out views.png',
-                  f'  python tools/export_backbone.py {checkpoint} OUT.pth --layout torchvision',
+                  f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
                   '-' * 78]
         runner.logger.info('\n'.join(['', *lines]))
