@@ -1,9 +1,10 @@
 """Taps: the places of a backbone where supervisions listen (Section 5.4 of the paper varies them).
 
 A tap is a stage number (the host's ``out_indices``) or the name of any module inside the backbone. Widths and
-strides are measured by one forward pass on zeros, never typed by hand.
+strides are measured by one forward pass without data, never typed by hand.
 """
 
+import copy
 import difflib
 import math
 from collections.abc import Iterable, Sequence
@@ -132,17 +133,18 @@ class TappedBackbone:
 
     @torch.no_grad()
     def probe(self, backbone: nn.Module, num_classes: int | None) -> NetworkInfo:
-        """Measure channels and strides of every tap and of the last stage; leaves no trace in the backbone."""
-        conv = next((p for p in backbone.parameters() if p.ndim == 4), None)
-        side = getattr(backbone, 'img_size', 64)
+        """Measure channels and strides of every tap and of the last stage.
+
+        A copy without data (device ``meta``) runs, so this costs nothing and leaves no trace in the backbone.
+        """
+        ghost = copy.deepcopy(backbone).to('meta')
+        ghost.eval()
+        conv = next((p for p in ghost.parameters() if p.ndim == 4), None)
+        side = getattr(backbone, 'img_size', 224)
         height, width = (side, side) if isinstance(side, int) else side
-        images = torch.zeros(1, 3 if conv is None else conv.shape[1], height, width,
-                             device=None if conv is None else conv.device,
-                             dtype=None if conv is None else conv.dtype)
-        training = backbone.training
-        backbone.eval()
-        final, heard = self(backbone, images)
-        backbone.train(training)
+        images = torch.zeros(1, 3 if conv is None else conv.shape[1], height, width, device='meta',
+                             dtype=next(ghost.parameters()).dtype)
+        final, heard = self(ghost, images)
 
         def measure(value: Tensor) -> TapInfo:
             return TapInfo(channels=value.shape[1], stride=height / value.shape[2])
