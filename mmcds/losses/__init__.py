@@ -1,7 +1,9 @@
-"""Contrastive losses on (V, N, D) embeddings, and the gather across ranks."""
+"""Contrastive losses on (V, N, D) embeddings, what is watched beside them, and the gather across ranks."""
 
-from mmcds.losses.gather import gather_embeddings
+from mmcds.losses.gather import Gathered, gather_embeddings
+from mmcds.losses.metrics import alignment, contrast_metrics, uniformity
 from mmcds.losses.ntxent import NTXentLoss, ntxent_loss
 from mmcds.losses.supcon import SupConLoss, supcon_loss
 
-__all__ = ['NTXentLoss', 'SupConLoss', 'gather_embeddings', 'ntxent_loss', 'supcon_loss']
+__all__ = ['Gathered', 'NTXentLoss', 'SupConLoss', 'alignment', 'contrast_metrics', 'gather_embeddings',
+           'ntxent_loss', 'supcon_loss', 'uniformity']
