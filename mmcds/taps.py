@@ -4,11 +4,13 @@ A tap is a stage number (the host's ``out_indices``) or the name of any module i
 strides are measured by one forward pass without data, never typed by hand.
 """
 
+from __future__ import annotations
+
 import copy
 import difflib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from mmpretrain.registry import MODELS
@@ -41,12 +43,17 @@ class NetworkInfo:
         taps: Measured facts of each tap.
         final: The last stage, which feeds the classifier.
         num_classes: K, or None if the head does not say it.
+        embeddings: Width D of what supervisions embed, by the name of the supervision and the tap. Filled for
+            supervisions that name the others whose embeddings they read.
+        teacher: The same facts of the teacher, or None.
     """
 
     name: str
     taps: dict[Tap, TapInfo]
     final: TapInfo
     num_classes: int | None
+    embeddings: dict[str, Mapping[Tap, int]] = field(default_factory=dict)
+    teacher: NetworkInfo | None = None
 
 
 def as_map(value: Tensor | Sequence, tap: Tap) -> Tensor:

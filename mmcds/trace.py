@@ -4,8 +4,10 @@ Shape letters used in the whole package: V views, N images, M = V * N rows (view
 view v of image n), C channels, H and W size, D embedding width, K classes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -24,6 +26,9 @@ class Trace:
         labels: Class of every image, -1 where it is unlabelled. (N,), int64.
         sample_idx: Position of every image in its data set, or None if the pipeline did not pack it. (N,).
         progress: Share of the run that is done, in [0, 1].
+        embeddings: What :meth:`mmcds.supervisions.Supervision.embed` of each supervision returned, by the name
+            of the supervision and the tap: rows of unit length, (V, N, D).
+        teacher: What the frozen teacher made of the same images, without gradient, or None.
     """
 
     num_views: int
@@ -33,6 +38,8 @@ class Trace:
     labels: Tensor
     sample_idx: Tensor | None
     progress: float
+    embeddings: Mapping[str, Mapping[Tap, Tensor]] = field(default_factory=dict)
+    teacher: Trace | None = None
 
     def per_view(self, rows: Tensor) -> Tensor:
         """Split view-major rows (M, ...) into (V, N, ...) without a copy."""

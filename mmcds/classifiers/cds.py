@@ -1,6 +1,7 @@
 """The training step of every method: one forward pass, one Trace, cross-entropy plus all supervisions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmengine.logging import MessageHub
@@ -11,8 +12,10 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmcds.classifiers.teacher import Teacher
 from mmcds.errors import ConfigError
-from mmcds.taps import TappedBackbone, build_backbone
+from mmcds.supervisions import Supervision
+from mmcds.taps import NetworkInfo, Tap, TappedBackbone, build_backbone
 from mmcds.trace import Trace
 
 
@@ -39,6 +42,9 @@ class CDSClassifier(ImageClassifier):
         head: Classification head of the host; its ``loss`` is the cross-entropy.
         supervisions: Configs of :class:`mmcds.supervisions.Supervision` by name. The name prefixes log and
             checkpoint keys. ``None`` as a value removes an inherited entry.
+        teacher: Arguments of :class:`mmcds.classifiers.teacher.Teacher`: ``config``, ``checkpoint``, ``mode``.
+            Needed by distillation, loaded when training starts, never part of this model's state.
+        taps: Places whose output the Trace shall carry beyond what the supervisions ask for.
         ce_views: Views that get cross-entropy, averaged. The released code uses view 0 only.
         channels_last: Keep images and weights in channels_last memory layout; same result, usually faster.
         pretrained: Checkpoint to start from.
@@ -47,11 +53,12 @@ class CDSClassifier(ImageClassifier):
         init_cfg: Weight initialisation.
 
     Raises:
-        ConfigError: If supervisions, taps, views, head and preprocessor do not fit together.
+        ConfigError: If supervisions, teacher, taps, views, head and preprocessor do not fit together.
     """
 
     def __init__(self, backbone: dict, neck: dict | None = None, head: dict | None = None,
-                 supervisions: dict[str, dict | None] | None = None, ce_views: Sequence[int] = (0,),
+                 supervisions: dict[str, dict | None] | None = None, teacher: dict | None = None,
+                 taps: Sequence[Tap] = (), ce_views: Sequence[int] = (0,),
                  channels_last: bool = False, pretrained: str | None = None, train_cfg: dict | None = None,
                  data_preprocessor: dict | nn.Module | None = None,
                  init_cfg: dict | None = None) -> None:
@@ -69,7 +76,9 @@ class CDSClassifier(ImageClassifier):
                 raise ConfigError(f'CDSClassifier: supervision name {name!r} prefixes log and checkpoint keys; '
                                   "use letters, digits and underscores, without 'loss'.")
         built = {name: MODELS.build(config) for name, config in (supervisions or {}).items() if config}
-        taps = tuple(tap for supervision in built.values() for tap in supervision.taps)
+        for name, supervision in built.items():
+            supervision.name = name
+        taps = (*taps, *(tap for supervision in built.values() for tap in supervision.taps))
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {'type': 'CDSDataPreprocessor', **(data_preprocessor or {})}
         super().__init__(backbone=build_backbone(backbone, taps), neck=neck, head=head, pretrained=pretrained,
@@ -84,14 +93,55 @@ class CDSClassifier(ImageClassifier):
         self.min_views = max([supervision.min_views for supervision in built.values()] + [max(ce_views) + 1])
         self.channels_last = channels_last
         self._tapped = TappedBackbone(self.backbone, taps)
+        self.teacher = self._build_teacher(teacher, built)
+        self.supervisions = ModuleDict(built)
         with torch.random.fork_rng(devices=[]):  # so a method starts from the weights of its plain twin
             if built:
-                network = self._tapped.probe(self.backbone, num_classes)
-                for supervision in built.values():
-                    supervision.bind(network)
-        self.supervisions = ModuleDict(built)
+                self._bind()
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def _build_teacher(self, config: dict | None, supervisions: dict[str, Supervision]) -> Teacher | None:
+        """Compare what the supervisions need with what there is."""
+        for name, supervision in supervisions.items():
+            for other in supervision.embeddings_of:
+                if other not in supervisions:
+                    raise ConfigError(f'CDSClassifier: supervision {name!r} reads the embeddings of {other!r}, but '
+                                      f'the supervisions are {sorted(supervisions)}. Name one of them.')
+        users = [name for name, supervision in supervisions.items() if supervision.needs_teacher]
+        if users and config is None:
+            raise ConfigError(f'CDSClassifier: supervision {users[0]!r} needs a teacher. Set model.teacher='
+                              'dict(config=..., checkpoint=...), or remove the supervision by setting it to None.')
+        if config is None:
+            return None
+        if not users:
+            raise ConfigError('CDSClassifier: there is a teacher, but no supervision listens to it. Add one, such '
+                              "as dict(type='LogitDistillation'), or remove the teacher.")
+        return Teacher(**config,
+                       taps=[tap for name in users for tap in supervisions[name].teacher_taps],
+                       embeddings_of=[other for name in users
+                                      for other in supervisions[name].teacher_embeddings_of])
+
+    def measure(self) -> NetworkInfo:
+        """Widths, strides and number of classes, without running the network."""
+        network = self._tapped.probe(self.backbone, getattr(self.head, 'num_classes', None))
+        return replace(network, embeddings={name: supervision.embedding_channels
+                                            for name, supervision in self.supervisions.items()})
+
+    def _bind(self) -> None:
+        """Let the supervisions create their parameters, those first whose embeddings others read."""
+        teacher = None if self.teacher is None else self.teacher.measure()
+        for reads in (False, True):
+            network = replace(self.measure(), teacher=teacher)
+            for supervision in self.supervisions.values():
+                if bool(supervision.embeddings_of) == reads:
+                    supervision.bind(network)
+
+    def init_weights(self) -> None:
+        """Initialise the student and load the teacher: what a runner does when a training starts."""
+        super().init_weights()
+        if self.teacher is not None:
+            self.teacher.load()
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
         """Host's method; after the backbone only its last output goes on, as in the plain classifier."""
@@ -120,23 +170,32 @@ class CDSClassifier(ImageClassifier):
         return losses
 
     def trace(self, inputs: Tensor, data_samples: list[DataSample]) -> Trace:
-        """Run the backbone once on all views; see :meth:`loss` for the arguments."""
+        """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
         views = inputs if inputs.ndim == 5 else inputs[None]
         if len(views) < self.min_views:
             raise ConfigError(
                 f'CDSClassifier: the pipeline delivers {len(views)} view(s) per image, but {self.min_views} are '
                 'needed by the supervisions and ce_views. Give MultiViewTransform that many views.')
-        last, features = self._tapped(self.backbone, self._layout(views.flatten(0, 1)))
-        feats = self._pool(last)
         indices = [sample.get('sample_idx') for sample in data_samples]
         sample_idx = None if None in indices else torch.tensor(indices, device=inputs.device)
         for name, supervision in self.supervisions.items():
             if supervision.needs_sample_idx and sample_idx is None:
                 raise ConfigError(f'CDSClassifier: supervision {name!r} needs sample_idx, but the pipeline did '
                                   'not pack it. Keep sample_idx in PackInputs.meta_keys.')
-        return Trace(num_views=len(views), features=features, pooled=feats[-1], logits=self.head(feats),
-                     labels=torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device),
-                     sample_idx=sample_idx, progress=run_progress())
+        labels = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
+        trace = self.run(views, labels, sample_idx)
+        if self.teacher is None:
+            return trace
+        return replace(trace, teacher=self.teacher(views, labels, sample_idx, student=self))
+
+    def run(self, views: Tensor, labels: Tensor, sample_idx: Tensor | None) -> Trace:
+        """Pass the views (V, N, 3, H, W) through the network and let every supervision embed; no teacher."""
+        last, features = self._tapped(self.backbone, self._layout(views.flatten(0, 1)))
+        feats = self._pool(last)
+        trace = Trace(num_views=len(views), features=features, pooled=feats[-1], logits=self.head(feats),
+                      labels=labels, sample_idx=sample_idx, progress=run_progress())
+        return replace(trace, embeddings={name: supervision.embed(trace)
+                                          for name, supervision in self.supervisions.items()})
 
     def _cross_entropy(self, trace: Trace) -> dict[str, Tensor]:
         """Cross-entropy of the labelled rows of ``ce_views``; 0 with zero gradient if there are none."""

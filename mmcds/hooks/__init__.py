@@ -4,6 +4,7 @@ from mmcds.hooks.check import CheckCheckpointHook, CheckDataHook
 from mmcds.hooks.progress import ProgressBarHook
 from mmcds.hooks.report import RunReportHook
 from mmcds.hooks.seed import EpochSeedHook, seed_worker
+from mmcds.hooks.teacher import TeacherRecordHook
 
 __all__ = ['CheckCheckpointHook', 'CheckDataHook', 'EpochSeedHook', 'ProgressBarHook', 'RunReportHook',
-           'seed_worker']
+           'TeacherRecordHook', 'seed_worker']

@@ -81,6 +81,7 @@ class CDSNeck(BaseModule):
         final_channels = final_channels or in_channels[-1]
         final_stride = final_stride or strides[-1]
         self.heads = nn.ModuleDict()
+        self.out_channels: list[int] = []  # D_s of every tap
         for tap, width, stride in zip(taps, in_channels, strides, strict=True):
             layers: list[nn.Module] = []
             if head != 'mlp':
@@ -93,6 +94,7 @@ class CDSNeck(BaseModule):
                 hidden = hidden_channels or final_channels
                 layers += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_channels)]
             self.heads[tap_name(tap)] = nn.Sequential(*layers)
+            self.out_channels.append(width if head == 'sepconv' else out_channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Project every tap's map (M, C_s, H_s, W_s) to rows of unit length (M, D_s), at least float32."""
