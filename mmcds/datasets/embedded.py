@@ -1,5 +1,6 @@
 """The real images that come with this package: 5,000 training and 2,000 test images of Fashion-MNIST."""
 
+import warnings
 from pathlib import Path
 
 from mmpretrain.datasets import FashionMNIST
@@ -20,3 +21,10 @@ class EmbeddedFashionMNIST(FashionMNIST):
 
     def __init__(self, data_root: str = str(Path(__file__).parent / 'fashion_mnist'), **kwargs) -> None:
         super().__init__(data_root=data_root, download=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the IDX files without the host's warnings about how it copies arrays."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
+            warnings.filterwarnings('ignore', message="__array__ implementation doesn't accept a copy keyword")
+            return super().load_data_list()

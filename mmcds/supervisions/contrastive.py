@@ -6,9 +6,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from mmcds.errors import ConfigError
-from mmcds.losses import gather_embeddings
+from mmcds.losses import contrast_metrics, gather_embeddings
 from mmcds.supervisions.base import Supervision
-from mmcds.taps import NetworkInfo, tap_name
+from mmcds.taps import NetworkInfo, Tap, tap_name
 from mmcds.trace import Trace
 
 
@@ -51,13 +51,26 @@ class ContrastiveSupervision(Supervision):
         self.neck = MODELS.build(dict(
             in_channels=tuple(info.channels for info in infos), strides=tuple(info.stride for info in infos),
             final_channels=network.final.channels, final_stride=network.final.stride, **self._neck_config))
+        self.embedding_channels = dict(zip(self.taps, self.neck.out_channels, strict=True))
+
+    def embed(self, trace: Trace) -> dict[Tap, Tensor]:
+        """Project every tap to rows of unit length (V, N, D)."""
+        rows = self.neck([trace.features[tap] for tap in self.taps])
+        return {tap: trace.per_view(row) for tap, row in zip(self.taps, rows, strict=True)}
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
-        """Return ``<tap>.loss_contrast`` for every tap."""
-        losses = {}
-        for tap, rows in zip(self.taps, self.neck([trace.features[tap] for tap in self.taps]), strict=True):
-            embeddings, labels, local = trace.per_view(rows), trace.labels, None
+        """Return the weighted ``<tap>.loss_contrast`` of every tap and what :func:`contrast_metrics` watches."""
+        values = {}
+        for tap, embeddings in (trace.embeddings.get(self.name) or self.embed(trace)).items():
+            name = tap_name(tap)
             if self.gather:
-                embeddings, labels, local = gather_embeddings(embeddings, labels)
-            losses[f'{tap_name(tap)}.loss_contrast'] = self.loss(embeddings, labels, local=local)
-        return losses
+                whole = gather_embeddings(embeddings, trace.labels)
+                loss = self.loss(whole.embeddings, whole.labels, local=whole.local, num_ranks=whole.num_ranks)
+            else:
+                loss = self.loss(embeddings, trace.labels)
+            values[f'{name}.loss_contrast'] = loss
+            values.update({f'{name}.{key}': value
+                           for key, value in contrast_metrics(embeddings, trace.labels).items()})
+        if isinstance(self.loss.temperature, Tensor):
+            values['temperature'] = self.loss.temperature.detach()
+        return values
