@@ -10,6 +10,7 @@ from urllib.error import URLError
 import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dataset import BaseDataset
 
 from mmcds.errors import ConfigError
 
@@ -102,12 +103,29 @@ def set_loader_defaults(config: Config) -> None:
                               f'{config[name].get("num_workers", 0)}. Change one of them.')
 
 
-def run_tool(main: Callable[[], None]) -> None:
+def unloadable_dataset(error: BaseException) -> BaseDataset | None:
+    """Return the data set whose own loading raised ``error``, or None if it was raised elsewhere."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get('self')
+        if isinstance(owner, BaseDataset) and trace.tb_frame.f_code.co_name in ('__init__', 'full_init'):
+            found = owner
+        trace = trace.tb_next
+    return found
+
+
+def run_tool(main: Callable[[], object]) -> None:
     """Run a tool; print an error that the user can mend as one line."""
+    where = 'Put the data there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
     try:
         main()
     except ConfigError as error:
         sys.exit(f'mmcds: error: {error}')
     except URLError as error:
-        sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put '
-                 'it there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.')
+        sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). {where}')
+    except (AssertionError, LookupError, OSError, RuntimeError, ValueError) as error:
+        dataset = unloadable_dataset(error)
+        if dataset is None:
+            raise
+        sys.exit(f'mmcds: error: {type(dataset).__name__} cannot be loaded from '
+                 f'{getattr(dataset, "data_root", None) or "its folder"}: {str(error).rstrip(".")}. {where}')
