@@ -56,8 +56,12 @@ def any_checksum(monkeypatch):
     monkeypatch.setattr('mmpretrain.datasets.cifar.check_md5', lambda path, md5: True)
 
 
-@pytest.fixture
-def environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Environment of child processes: this interpreter's scripts first, one thread each."""
     return {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
             'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return child_environment()
