@@ -6,6 +6,8 @@ from pathlib import Path
 from mmpretrain.datasets import FashionMNIST
 from mmpretrain.registry import DATASETS
 
+from mmcds.errors import ConfigError
+
 
 @DATASETS.register_module()
 class EmbeddedFashionMNIST(FashionMNIST):
@@ -15,12 +17,18 @@ class EmbeddedFashionMNIST(FashionMNIST):
     28 x 28, grey, ten classes. https://arxiv.org/abs/1708.07747.
 
     Args:
+        split: ``'train'`` or ``'test'``; it alone decides which images are read (the host looks at
+            ``test_mode`` instead).
         data_root: Folder with the four uncompressed IDX files; give one to use the full data set instead.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.FashionMNIST`.
     """
 
-    def __init__(self, data_root: str = str(Path(__file__).parent / 'fashion_mnist'), **kwargs) -> None:
-        super().__init__(data_root=data_root, download=False, **kwargs)
+    def __init__(self, split: str = 'train', data_root: str = str(Path(__file__).parent / 'fashion_mnist'),
+                 **kwargs) -> None:
+        if kwargs.pop('test_mode', split == 'test') != (split == 'test'):
+            raise ConfigError(f'EmbeddedFashionMNIST: split is {split!r}, but test_mode says the opposite. Leave '
+                              'test_mode out; split decides.')
+        super().__init__(data_root=data_root, split=split, test_mode=split == 'test', download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Read the IDX files without the host's warnings about how it copies arrays."""

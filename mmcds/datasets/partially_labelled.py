@@ -167,7 +167,7 @@ class PartiallyLabelledDataset:
         """Annotation of one sample, with the label that it is to have and its index in this data set."""
         part, inner = (self.parts[0], idx) if idx < len(self.parts[0]) else (
             self.parts[1], idx - len(self.parts[0]))
-        return {**part.get_data_info(inner), 'gt_label': self.get_gt_labels()[idx], 'sample_idx': idx}
+        return {**part.get_data_info(inner), 'gt_label': int(self.get_gt_labels()[idx]), 'sample_idx': idx}
 
     def __len__(self) -> int:
         return len(self.get_gt_labels())

@@ -1,8 +1,10 @@
 """Batches with a given number of labelled and of unlabelled images, on any number of ranks."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
+from mmengine.dataset import DefaultSampler
 from mmpretrain.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
@@ -71,7 +73,7 @@ class SemiBatchSampler(Sampler):
         ConfigError: If the numbers do not fit the data set.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, num_unlabelled: int, epoch: str | int = 'all',
+    def __init__(self, sampler: DefaultSampler, batch_size: int, num_unlabelled: int, epoch: str | int = 'all',
                  drop_last: bool = True) -> None:
         for name in ('dataset', 'seed', 'epoch', 'rank', 'world_size'):
             if not hasattr(sampler, name):
@@ -82,7 +84,7 @@ class SemiBatchSampler(Sampler):
                               f'batch_size, which is {batch_size}.')
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
         self.sizes = (batch_size - num_unlabelled, num_unlabelled)
-        labels = np.asarray(sampler.dataset.get_gt_labels())
+        labels = np.asarray(cast(Any, sampler.dataset).get_gt_labels())
         self.pools = (np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0))
         for kind, pool, size, least in zip(('labelled', 'unlabelled'), self.pools, self.sizes,
                                            (1, num_unlabelled * sampler.world_size), strict=True):

@@ -166,7 +166,7 @@ class EmbeddingDistillation(Supervision):
             for tap, teacher_tap in self.pairs:
                 name, rows = tap_name(tap), own[tap].flatten(0, 1)
                 if name in self.adapters:
-                    rows = self.adapters[name](rows.to(self.adapters[name].weight.dtype))
+                    rows = self.adapters[name](rows.to(next(self.adapters[name].parameters()).dtype))
                 losses[f'{name}.loss_embedding'] = self.loss_weight * distance(
                     rows, others[teacher_tap].flatten(0, 1), self.mode)
         return losses
@@ -273,7 +273,7 @@ class FeatureDistillation(Supervision):
             name, student, teacher = tap_name(tap), trace.features[tap], trace.teacher.features[teacher_tap]
             if name in self.adapters:
                 student = self.adapters[name](student)
-            size = [min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+            size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
             student, teacher = (F.adaptive_avg_pool2d(value, size) for value in (student, teacher))
             losses[f'{name}.loss_feature'] = self.loss_weight * distance(student, teacher, self.mode)
         return losses

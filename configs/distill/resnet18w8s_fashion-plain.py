@@ -1,0 +1,9 @@
+"""The student of configs/distill/resnet18w8s_fashion.py trained on view 0 with cross-entropy alone, the embedded images.
+
+Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/distill/resnet18w8s_fashion-plain.py
+"""
+
+_base_ = [
+    '../_base_/networks/resnet18w16s_cifar.py', '../_base_/datasets/fashion.py',
+    '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
+model = dict(backbone=dict(base_channels=8, stem_channels=8), head=dict(in_channels=64))

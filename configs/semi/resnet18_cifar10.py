@@ -1,0 +1,20 @@
+"""Semi-supervised CDS, ResNet-18, CIFAR-10 with 10 % of the labels (Eq. 6, Figure 2 of the paper).
+
+The other points of the figure: --cfg-options train_dataloader.dataset.fraction=0.2 (0.3, 0.4).
+Ours: not run yet. Command: python tools/train.py configs/semi/resnet18_cifar10.py
+Neither paper nor released code: half of every batch is labelled; an epoch shows as many images as the whole set
+has. From the released code for full labels: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+"""
+
+# Often changed: train_dataloader.dataset.fraction (or per_class, labelled_file) and seed, the choice of labels;
+#   train_dataloader.batch_sampler.num_unlabelled and epoch; train_dataloader.dataset.unlabelled, a second folder;
+#   model.supervisions.cds.loss.temperature and loss_weight (lambda1).
+_base_ = [
+    '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar10_semi.py',
+    '../_base_/schedules/cifar_300e.py', '../_base_/runtime.py']
+model = dict(
+    head=dict(num_classes={{_base_.num_classes}}),
+    supervisions=dict(cds=dict(
+        type='ContrastiveSupervision',
+        neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+        loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

@@ -1,0 +1,17 @@
+"""Semi-supervised CDS, a small ResNet-18, the embedded Fashion-MNIST images with 10 % of the labels (Eq. 6).
+
+Not from the paper: its Figure 2 in minutes on two cores. All points and seeds: python tools/semi_supervised.py.
+Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/resnet18w16s_fashion.py
+"""
+
+# Often changed: train_dataloader.dataset.fraction (or per_class, labelled_file) and seed, the choice of labels;
+#   train_dataloader.batch_sampler.num_unlabelled and epoch; train_dataloader.dataset.unlabelled, a second folder;
+#   model.supervisions.cds.loss.temperature and loss_weight (lambda1).
+_base_ = [
+    '../_base_/networks/resnet18w16s_cifar.py', '../_base_/datasets/fashion_semi.py',
+    '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
+model = dict(
+    supervisions=dict(cds=dict(
+        type='ContrastiveSupervision',
+        neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+        loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

@@ -1,0 +1,91 @@
+"""Several trainings of one comparison: run what is missing, several at a time, and collect the accuracies."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcds.curves import read_scalars
+from mmcds.errors import ConfigError
+from mmcds.host import resources
+
+RESULT = 'result.json'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a comparison.
+
+    Attributes:
+        label: What is compared; runs of the same label and ``x`` are repetitions.
+        config: Config file or ``mmcds::`` path.
+        seed: Seed of the run.
+        work_dir: Its folder.
+        options: ``KEY=VALUE`` overrides of the config.
+        x: Position on the horizontal axis of a plot, if there is one.
+    """
+
+    label: str
+    config: str
+    seed: int
+    work_dir: Path
+    options: tuple[str, ...] = ()
+    x: float | None = None
+
+    def command(self) -> list[str]:
+        """The command line that trains it, or goes on with it."""
+        options = ['--cfg-options', *self.options] if self.options else []
+        return [sys.executable, str(resources() / 'tools' / 'train.py'), self.config, '--work-dir',
+                str(self.work_dir), '--seed', str(self.seed), '--resume', *options]
+
+
+def _train(run: Run) -> dict:
+    file = run.work_dir / RESULT
+    record = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
+    if file.is_file():
+        found = json.loads(file.read_text())
+        before = {key: found[key] for key in record}
+        if before != record:
+            raise ConfigError(f'{run.work_dir} holds another run ({before}) than the one asked for ({record}). '
+                              'Choose another --out folder.')
+        return found
+    run.work_dir.mkdir(parents=True, exist_ok=True)
+    log = run.work_dir / 'console.log'
+    with log.open('a') as stream:
+        code = subprocess.run(run.command(), stdout=stream, stderr=subprocess.STDOUT).returncode
+    if code:
+        raise ConfigError(f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
+                          f'{log}: {(log.read_text().splitlines() or [""])[-1]}')
+    record['accuracy'] = read_scalars(run.work_dir)[1][-1]['accuracy/top1']
+    file.write_text(json.dumps(record, indent=2) + '\n')
+    return record
+
+
+def execute(runs: Iterable[Run], jobs: int = 1) -> list[dict]:
+    """Train every run that has not ended yet.
+
+    Args:
+        runs: What to train.
+        jobs: How many at a time.
+
+    Returns:
+        One record per run: its attributes and ``accuracy``, the top-1 accuracy after the last epoch in percent.
+
+    Raises:
+        ConfigError: If a training fails, or if a folder holds another run.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(_train, runs))
+
+
+def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:
+    """Mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
+    groups: dict[tuple[str, float | None], list[float]] = {}
+    for record in records:
+        groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])
+    return {key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+            for key, values in groups.items()}
