@@ -9,6 +9,7 @@ The parts, in the order in which an image meets them::
     supervisions/    the protocol of an extra loss, and the paper's own method
     necks/           projection heads
     losses/          NT-Xent, SupCon, and the gather across ranks
+    optim.py         mixed precision
     hooks/           reproducible random streams, checks before the run, what is left after it
     export.py        a backbone without heads, for detectors and other libraries
 

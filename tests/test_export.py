@@ -8,6 +8,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from conftest import STUB_OPERATORS
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
@@ -91,15 +92,8 @@ def test_resnet_of_mmdet_takes_every_tensor_and_gives_the_same_features(resnet50
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.save((images, model.backbone(images)), tmp_path / 'expected.pt')
-    # The backbone needs none of mmcv's compiled operators, but importing mmdet's models does.
     script = f'''
-import sys, types
-try:
-    import mmcv._ext
-except ImportError:
-    stub = types.ModuleType('mmcv._ext')
-    stub.__getattr__ = lambda name: None
-    sys.modules['mmcv._ext'] = stub
+{STUB_OPERATORS}
 import torch
 from mmdet.models.backbones import ResNet
 network = ResNet(depth=50, init_cfg=dict(type='Pretrained', checkpoint={str(tmp_path / "backbone.pth")!r}))

@@ -4,6 +4,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
@@ -41,13 +42,15 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
     if args.seed is not None:
         config.randomness = dict(config.get('randomness', {}), seed=args.seed)
     if args.amp or args.amp_dtype:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        if args.amp_dtype == 'fp16':
-            config.optim_wrapper.update(dtype='float16', loss_scale='dynamic')
+        if args.amp_dtype != 'fp16':
+            config.optim_wrapper.type = 'BF16OptimWrapper'
+        elif torch.cuda.is_available():
+            config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
         else:
-            config.optim_wrapper.update(dtype='bfloat16', loss_scale=1.0)
+            raise ConfigError('--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which '
+                              'needs none.')
     if args.auto_scale_lr:
-        if 'auto_scale_lr' not in config:
+        if not config.get('auto_scale_lr'):
             raise ConfigError(f'--auto-scale-lr: {args.config} has no auto_scale_lr. Add '
                               'auto_scale_lr=dict(base_batch_size=...), the batch size its lr was chosen for.')
         config.auto_scale_lr.enable = True
