@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmcds.classifiers.cds import CDSClassifier
 
 
-def read_model_config(source: str | Mapping) -> tuple[dict[str, Any], str | None]:
+def read_model_config(source: str | Mapping | Config) -> tuple[dict[str, Any], str | None]:
     """Find the model of a config.
 
     Args:
@@ -37,6 +37,8 @@ def read_model_config(source: str | Mapping) -> tuple[dict[str, Any], str | None
         ConfigError: If nothing is found under that name.
     """
     weights = None
+    if isinstance(source, Config):
+        source = source.to_dict()
     if isinstance(source, Mapping):
         config: Mapping = source if 'model' in source else dict(model=source)
     elif '::' in source:
@@ -91,7 +93,7 @@ class Teacher:
         ConfigError: If the config cannot be used as a teacher.
     """
 
-    def __init__(self, config: str | Mapping, checkpoint: str | None = None, mode: str = 'eval',
+    def __init__(self, config: str | Mapping | Config, checkpoint: str | None = None, mode: str = 'eval',
                  taps: Iterable[Tap] = (), embeddings_of: Iterable[str] = ()) -> None:
         if mode not in ('eval', 'train'):
             raise ConfigError(f"teacher: mode is {mode!r}; choose 'eval' or 'train'.")

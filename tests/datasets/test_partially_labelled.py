@@ -51,7 +51,7 @@ def test_every_class_keeps_at_least_one_label(folder):
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_files(folder, tmp_path):
     first = kept_names(PartiallyLabelledDataset(folder, fraction=0.4, seed=3))
-    names = [f'{"cat dog eel".split()[info["gt_label"]]}/{Path(info["img_path"]).name} {info["gt_label"]}'
+    names = [f'{["cat", "dog", "eel"][info["gt_label"]]}/{Path(info["img_path"]).name} {info["gt_label"]}'
              for info in (folder.get_data_info(index) for index in range(len(folder)))]
     (tmp_path / 'reversed.txt').write_text('\n'.join(reversed(names)))
     other = CustomDataset(data_root=str(tmp_path / 'labelled'), ann_file=str(tmp_path / 'reversed.txt'),
