@@ -2,11 +2,11 @@
 
 The parts, in the order in which an image meets them::
 
-    datasets/        data sets that the host lacks, and the embedded Fashion-MNIST subset
+    datasets/        data sets that the host lacks, the embedded images, partially labelled sets and their batches
     transforms/      loading, and V views of one image
     preprocessor.py  what happens to the batch on the device
-    classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions
-    supervisions/    the protocol of an extra loss, and the paper's own method
+    classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions; the teacher
+    supervisions/    the protocol of an extra loss, and the paper's own methods
     necks/           projection heads
     losses/          NT-Xent, SupCon, and the gather across ranks
     optim.py         mixed precision
