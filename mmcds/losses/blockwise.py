@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# The largest spread of the scores for which exp(score - bound) stays a normal number, so that one exponential
-# with a common shift serves the rows and the columns of a tile.
-_SAFE_SPREAD = {torch.float32: 80.0, torch.float64: 600.0}
+# If all scores lie within +-30, exp(score) and every sum and product of it that is needed here stay normal numbers
+# in float32 (float64: +-300), so that one exponential without a shift serves the rows and the columns of a tile.
+_SAFE_BOUND = {torch.float32: 30.0, torch.float64: 300.0}
 
 
 def default_block_size(device: torch.device) -> int:
@@ -39,56 +39,57 @@ class _Tiles:
         shape: Numbers of anchors A and candidates K.
         symmetric: Whether anchors and candidates are the same rows.
         block: Side of a tile.
-        shift: Subtracted from the scores before exp, or None to leave the scores as they are.
+        safe: Whether exp(score) can be taken without a shift.
         excluded: Index pairs (anchor, candidate) that do not count. Two tensors (P,).
         ids: Identity of every anchor (A,) and candidate (K,): equal means positive. None if not needed.
     """
 
-    def __init__(self, shape: tuple[int, int], symmetric: bool, block: int, shift: float | None,
+    def __init__(self, shape: tuple[int, int], symmetric: bool, block: int, safe: bool,
                  excluded: tuple[Tensor, Tensor], ids: tuple[Tensor, Tensor] | None) -> None:
-        self.shape, self.symmetric, self.block, self.shift, self.ids = shape, symmetric, block, shift, ids
+        self.shape, self.symmetric, self.block, self.safe = shape, symmetric, block, safe
         self.single = max(shape) <= block
-        row, column = excluded
-        if self.single:
-            self._excluded = {(0, 0): (row, column)}
-            return
-        across = -(-shape[1] // block)
-        tile, order = torch.sort(row // block * across + column // block)
-        row, column = row[order] % block, column[order] % block
+        self.ids = None if ids is None else (ids[0][:, None].split(block), ids[1].split(block))
+        self._excluded = {(0, 0): excluded} if self.single else self._sort(*excluded)
+
+    def _sort(self, row: Tensor, column: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """Distribute the excluded pairs to the tiles in which they lie."""
+        across = -(-self.shape[1] // self.block)
+        tile, order = torch.sort(row // self.block * across + column // self.block)
+        row, column = row[order] % self.block, column[order] % self.block
         number, count = torch.unique_consecutive(tile, return_counts=True)
         pieces = zip(row.split(count.tolist()), column.split(count.tolist()), strict=True)
-        self._excluded = {divmod(index, across): piece
-                          for index, piece in zip(number.tolist(), pieces, strict=True)}
+        return {divmod(index, across): piece for index, piece in zip(number.tolist(), pieces, strict=True)}
 
-    def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        for top in range(0, self.shape[0], self.block):
-            for left in range(top if self.symmetric else 0, self.shape[1], self.block):
-                yield (slice(top, min(top + self.block, self.shape[0])),
-                       slice(left, min(left + self.block, self.shape[1])))
-
-    def mirrored(self, rows: slice, columns: slice) -> bool:
-        """Whether this tile also stands for its transpose on the other side of the diagonal."""
-        return self.symmetric and rows != columns
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Go through the tiles that have to be computed, as numbers of the row block and the column block."""
+        down, across = (-(-size // self.block) for size in self.shape)
+        for i in range(down):
+            for j in range(i if self.symmetric else 0, across):
+                yield i, j
 
     def buffer(self, like: Tensor) -> Tensor:
         """Memory for one tile."""
         return like.new_empty(min(self.block, self.shape[0]) * min(self.block, self.shape[1]))
 
-    def scores(self, anchors: Tensor, candidates: Tensor, rows: slice, columns: slice, buffer: Tensor) -> Tensor:
-        """Scores of one tile, or their shifted exponentials if there is a shift; excluded pairs are -inf or 0."""
-        x, y = anchors[rows], candidates[columns]
+    def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
+        """Return exp(score) if that is safe, or else the score; excluded pairs are 0 or -inf."""
         tile = torch.mm(x, y.t(), out=buffer[:len(x) * len(y)].view(len(x), len(y)))
-        if self.shift is not None:
-            tile.sub_(self.shift).exp_()
-        piece = self._excluded.get((rows.start // self.block, columns.start // self.block))
+        if self.safe:
+            tile.exp_()
+        piece = self._excluded.get((i, j))
         if piece is not None:
-            tile[piece] = -torch.inf if self.shift is None else 0.0
+            tile[piece] = self.nothing
         return tile
 
-    def negative(self, rows: slice, columns: slice) -> Tensor:
+    @property
+    def nothing(self) -> float:
+        """What :meth:`compute` gives for a pair that does not count."""
+        return 0.0 if self.safe else -torch.inf
+
+    def negative(self, i: int, j: int) -> Tensor:
         """Which pairs of a tile are not positive."""
         assert self.ids is not None
-        return self.ids[0][rows, None] != self.ids[1][columns]
+        return self.ids[0][i] != self.ids[1][j]
 
 
 class _BlockwiseLogSumExp(torch.autograd.Function):
@@ -96,32 +97,30 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, candidates: Tensor | None, tiles: _Tiles) -> tuple[Tensor, ...]:
-        others = anchors if candidates is None else candidates
-        start = -torch.inf if tiles.shift is None else 0.0
-        sums = [anchors.new_full((len(anchors),), start) for _ in range(1 if tiles.ids is None else 2)]
+        sums = [anchors.new_full((len(anchors),), tiles.nothing) for _ in range(1 if tiles.ids is None else 2)]
+        x, parts = anchors.split(tiles.block), [total.split(tiles.block) for total in sums]
+        y = x if candidates is None else candidates.split(tiles.block)
 
-        def add(total: Tensor, tile: Tensor, where: slice, dim: int) -> None:
-            if tiles.shift is None:
-                total[where] = torch.logaddexp(total[where], tile.logsumexp(dim))
+        def add(total: Tensor, tile: Tensor, dim: int) -> None:
+            if tiles.safe:
+                total.add_(tile.sum(dim))
             else:
-                total[where] += tile.sum(dim)
+                total.copy_(torch.logaddexp(total, tile.logsumexp(dim)))
 
         buffer = tiles.buffer(anchors)
-        for rows, columns in tiles:
-            tile = tiles.scores(anchors, others, rows, columns, buffer)
-            parts = [tile]
-            if tiles.ids is not None:
-                parts.append(tile.masked_fill(tiles.negative(rows, columns), start))
-            for total, part in zip(sums, parts, strict=True):
-                add(total, part, rows, 1)
-                if tiles.mirrored(rows, columns):
-                    add(total, part, columns, 0)
-        if tiles.shift is not None:
-            sums = [total.log().add_(tiles.shift) for total in sums]
+        for i, j in tiles:
+            tile = tiles.compute(i, j, x[i], y[j], buffer)
+            for number, part in enumerate(parts):
+                if number == 1:
+                    tile = tile.masked_fill(tiles.negative(i, j), tiles.nothing)
+                add(part[i], tile, 1)
+                if tiles.symmetric and i != j:
+                    add(part[j], tile, 0)
+        if tiles.safe:
+            sums = [total.log() for total in sums]
         sums = [total.masked_fill_(total == -torch.inf, 0.0) for total in sums]
-        kept = buffer.view(tiles.shape) if tiles.single else None
-        ctx.save_for_backward(anchors, candidates, kept, *sums)
         ctx.tiles = tiles
+        ctx.save_for_backward(anchors, candidates, buffer.view(tiles.shape) if tiles.single else None, *sums)
         return tuple(sums)
 
     @staticmethod
@@ -129,41 +128,57 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, kept, *sums = ctx.saved_tensors
         tiles: _Tiles = ctx.tiles
-        others = anchors if candidates is None else candidates
         grad_anchors = torch.zeros_like(anchors)
-        grad_others = grad_anchors if candidates is None else torch.zeros_like(others)
+        grad_candidates = None if candidates is None else torch.zeros_like(candidates)
+        x, dx = anchors.split(tiles.block), grad_anchors.split(tiles.block)
+        y = x if candidates is None else candidates.split(tiles.block)
+        dy = dx if grad_candidates is None else grad_candidates.split(tiles.block)
+        weigh = _weigh_exponentials if tiles.safe else _weigh_scores
         with torch.autocast(anchors.device.type, enabled=False):
-            if tiles.shift is not None:  # d lse_i / d s_ij = exp(s_ij - shift) * exp(shift - lse_i)
-                factors = [grad * (tiles.shift - total).exp() for grad, total in zip(grads, sums, strict=True)]
+            if tiles.safe:  # d lse_i / d s_ij = exp(s_ij) * exp(-lse_i)
+                grads = tuple(grad * total.neg().exp_() for grad, total in zip(grads, sums, strict=True))
+            slopes = [grad.split(tiles.block) for grad in grads]
+            levels = [total.split(tiles.block) for total in sums]
             buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
-            for rows, columns in tiles:
-                tile = kept if kept is not None else tiles.scores(anchors, others, rows, columns, buffer)
-                weight = weight_buffer[:tile.numel()].view(tile.shape)
-                if tiles.shift is not None:
-                    _outer_sum(factors[0], rows, columns, tiles.symmetric, weight)
-                    if tiles.ids is not None:
-                        second = _outer_sum(factors[1], rows, columns, tiles.symmetric, torch.empty_like(weight))
-                        weight.add_(second.masked_fill_(tiles.negative(rows, columns), 0.0))
-                    weight.mul_(tile)
-                else:
-                    weight.zero_()
-                    for number, (grad, total) in enumerate(zip(grads, sums, strict=True)):
-                        if number == 1:
-                            tile = tile.masked_fill(tiles.negative(rows, columns), -torch.inf)
-                        weight.add_((tile - total[rows, None]).exp_().mul_(grad[rows, None]))
-                        if tiles.symmetric:
-                            weight.add_((tile - total[columns]).exp_().mul_(grad[columns]))
-                grad_anchors[rows].addmm_(weight, others[columns])
-                if not tiles.symmetric or rows != columns:
-                    grad_others[columns].addmm_(weight.t(), anchors[rows])
-        return grad_anchors, None if candidates is None else grad_others, None
+            for i, j in tiles:
+                tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
+                weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[:tile.numel()].view(tile.shape))
+                dx[i].addmm_(weight, y[j])
+                if not tiles.symmetric or i != j:
+                    dy[j].addmm_(weight.t(), x[i])
+        return grad_anchors, grad_candidates, None
 
 
-def _outer_sum(vector: Tensor, rows: slice, columns: slice, symmetric: bool, out: Tensor) -> Tensor:
-    """Write ``vector_i + vector_j`` (symmetric) or ``vector_i`` into a tile."""
-    if symmetric:
-        return torch.add(vector[rows, None], vector[columns], out=out)
-    return out.copy_(vector[rows, None].expand_as(out))
+_Blocks = list[tuple[Tensor, ...]]
+
+
+def _weigh_exponentials(tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks,
+                        out: Tensor) -> Tensor:
+    """Gradient of the scores of a tile, from their exponentials."""
+
+    def slope(number: int, out: Tensor) -> Tensor:
+        down = slopes[number][i][:, None]
+        return torch.add(down, slopes[number][j], out=out) if tiles.symmetric else out.copy_(down.expand_as(out))
+
+    slope(0, out)
+    if len(slopes) == 2:
+        out.add_(slope(1, torch.empty_like(out)).masked_fill_(tiles.negative(i, j), 0.0))
+    return out.mul_(tile)
+
+
+def _weigh_scores(tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks,
+                  out: Tensor) -> Tensor:
+    """Gradient of the scores of a tile, from the scores themselves: one exponential for each side."""
+    out.zero_()
+    floor = -2 * _SAFE_BOUND[tile.dtype]  # a smaller share is lost in rounding, and subnormal numbers are slow
+    for number, (slope, level) in enumerate(zip(slopes, levels, strict=True)):
+        if number == 1:
+            tile = tile.masked_fill(tiles.negative(i, j), -torch.inf)
+        out.addcmul_(torch.threshold_(tile - level[i][:, None], floor, -torch.inf).exp_(),
+                     slope[i][:, None])
+        if tiles.symmetric:
+            out.addcmul_(torch.threshold_(tile - level[j], floor, -torch.inf).exp_(), slope[j])
+    return out
 
 
 def blockwise_logsumexp(anchors: Tensor, candidates: Tensor | None, excluded: tuple[Tensor, Tensor],
@@ -190,7 +205,6 @@ def blockwise_logsumexp(anchors: Tensor, candidates: Tensor | None, excluded: tu
         RuntimeError: When it is differentiated twice.
     """
     block = block_size or default_block_size(anchors.device)
-    shift = bound if 2 * bound <= _SAFE_SPREAD[anchors.dtype] else None
     shape = (len(anchors), len(anchors if candidates is None else candidates))
-    tiles = _Tiles(shape, candidates is None, block, shift, excluded, ids)
+    tiles = _Tiles(shape, candidates is None, block, bound <= _SAFE_BOUND[anchors.dtype], excluded, ids)
     return _BlockwiseLogSumExp.apply(anchors, candidates, tiles)

@@ -66,7 +66,8 @@ def supcon_loss(embeddings: Tensor, labels: Tensor | None = None, temperature: f
         >>> supcon_loss(torch.eye(2).expand(2, 2, 2), torch.tensor([0, 1]), temperature=1.0)
         tensor(0.5514)
     """
-    _check_arguments(embeddings, labels, temperature, positives, weights, exclude, block_size)
+    scalar = temperature.item() if isinstance(temperature, Tensor) else temperature
+    _check_arguments(embeddings, labels, scalar, positives, weights, exclude, block_size)
     with torch.autocast(embeddings.device.type, enabled=False):
         z_VND = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         if normalize:
@@ -102,7 +103,7 @@ def supcon_loss(embeddings: Tensor, labels: Tensor | None = None, temperature: f
             inside = place[pairs[0]] >= 0
             pairs = (place[pairs[0][inside]], pairs[1][inside])
         own_ids = ids_M[own]
-        bound = longest ** 2 / float(temperature)
+        bound = longest ** 2 / scalar
         both_ids = (own_ids, ids_M) if positives == 'in' else None
         log_all, *log_positive = blockwise_logsumexp(anchors, candidates, pairs, bound, both_ids, block_size)
         number = num_positives[own].clamp(min=1).to(log_all.dtype)
@@ -144,7 +145,7 @@ def _row_pairs(exclude: Tensor, views: int, images: int) -> tuple[Tensor, Tensor
     return number // (views * images), number % (views * images)
 
 
-def _check_arguments(embeddings: Tensor, labels: Tensor | None, temperature: float | Tensor, positives: str,
+def _check_arguments(embeddings: Tensor, labels: Tensor | None, temperature: float, positives: str,
                      weights: Tensor | None, exclude: Tensor | None, block_size: int | None) -> None:
     """Check shapes, types and scalars."""
     if embeddings.ndim != 3 or not embeddings.is_floating_point():
@@ -155,8 +156,8 @@ def _check_arguments(embeddings: Tensor, labels: Tensor | None, temperature: flo
     if views < 2:
         raise ConfigError(f'supcon_loss: embeddings have V = {views} view per image, but a row needs another view '
                           'to be pulled to. Give at least two views.')
-    if not float(temperature) > 0:
-        raise ConfigError(f'supcon_loss: temperature must be > 0, got {float(temperature)}. The usual value is '
+    if not temperature > 0:
+        raise ConfigError(f'supcon_loss: temperature must be > 0, got {temperature}. The usual value is '
                           '0.07.')
     if positives not in POSITIVES:
         raise ConfigError(f"supcon_loss: positives is {positives!r}; choose 'out' or 'in'.")
