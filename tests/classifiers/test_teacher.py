@@ -243,9 +243,9 @@ def test_building_testing_and_using_a_student_needs_no_checkpoint_of_the_teacher
 
 @pytest.mark.parametrize('start', [lambda model: model.init_weights(), lambda model: model.loss(*batch())])
 def test_training_without_the_checkpoint_says_how_to_get_it(start):
-    with pytest.raises(ConfigError, match='checkpoint nowhere.pth does not exist. Train the teacher first'):
+    with pytest.raises(ConfigError, match=r'checkpoint nowhere.pth does not exist. Train the teacher first'):
         start(student('nowhere.pth'))
-    with pytest.raises(ConfigError, match='comes without weights. Set model.teacher.checkpoint'):
+    with pytest.raises(ConfigError, match=r'comes without weights. Set model.teacher.checkpoint'):
         start(student(None))
 
 
@@ -348,7 +348,7 @@ def test_a_student_that_does_not_fit_its_teacher_is_refused_when_it_is_built(cha
 
 def test_a_checkpoint_without_heads_is_refused_where_embeddings_are_distilled(tmp_path):
     torch.save(MODELS.build(model_config(width=12, cds=False)).state_dict(), tmp_path / 'plain.pth')
-    with pytest.raises(ConfigError, match="plain.pth holds no projection heads of supervision 'cds'"):
+    with pytest.raises(ConfigError, match=r"plain.pth holds no projection heads of supervision 'cds'"):
         student(str(tmp_path / 'plain.pth')).init_weights()
     student(str(tmp_path / 'plain.pth'), supervisions=dict(logit=LOGIT)).init_weights()
 
@@ -360,5 +360,5 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     state = MODELS.build(model_config(width=12)).state_dict()
     state.pop('head.fc.bias')
     torch.save(state, tmp_path / 'cut.pth')
-    with pytest.raises(ConfigError, match='does not fit .*head.fc.bias is missing'):
+    with pytest.raises(ConfigError, match=r'does not fit .*head.fc.bias is missing'):
         student(str(tmp_path / 'cut.pth')).init_weights()

@@ -1,0 +1,357 @@
+"""Both settings end to end: every config on its replica, all labels, lambda 0, EMA, resume, two ranks, the tools."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import replicas
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch.testing import assert_close
+
+from mmcds.classifiers.teacher import Teacher, read_model_config
+from mmcds.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
+DISTILL = sorted(path.name for path in (ROOT / 'configs/distill').glob('*.py'))
+SMALL = ['train_dataloader.num_workers=0', 'val_dataloader.batch_size=3', 'val_dataloader.num_workers=0',
+         'val_dataloader.dataset.indices=6', 'default_hooks.logger.interval=1',
+         'default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=None',
+         'optim_wrapper.optimizer.lr=1e-4']
+FASHION = ROOT / 'configs/distill/resnet18w8s_fashion.py'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    """Replicas with enough images of every class for some of them to lose their label."""
+    root = tmp_path_factory.mktemp('data')
+    replicas.write_cifar10(root / 'cifar10')
+    replicas.write_cifar100(root / 'cifar100', train=300)
+    replicas.write_imagenet(root / 'imagenet')
+    return root
+
+
+@pytest.fixture(scope='module')
+def teacher_files(tmp_path_factory):
+    """Checkpoints of untrained teachers, made once per config."""
+    folder, made = tmp_path_factory.mktemp('teachers'), {}
+
+    def make(config: str) -> str:
+        if config not in made:
+            model, _ = read_model_config(config)
+            torch.manual_seed(0)
+            with DefaultScope.overwrite_default_scope('mmpretrain'):
+                made[config] = folder / f'{len(made)}.pth'
+                torch.save(dict(state_dict=MODELS.build(model).state_dict()), made[config])
+        return str(made[config])
+    return make
+
+
+def trains_and_resumes(tool, leaf, folder, data, *options):
+    def run(epochs, *arguments):
+        return tool('train').main([str(leaf), '--work-dir', str(folder), '--data-root', str(data), *arguments,
+                                   '--cfg-options', *SMALL, *options, f'train_cfg.max_epochs={epochs}'])
+    first = run(1)
+    assert 0 <= first.message_hub.get_scalar('val/accuracy/top1').data[0][0] <= 100
+    second = run(2, '--resume')
+    assert (second.epoch, second.iter) == (2, 4), 'the second run must go on where the first one stopped'
+    checkpoint = torch.load(folder / 'epoch_2.pth', weights_only=False)
+    for path in folder.glob('*.pth'):  # these files are large
+        path.unlink()
+    return checkpoint, second
+
+
+@pytest.mark.parametrize('name', SEMI)
+def test_semi_supervised_config_trains_validates_saves_and_resumes(name, tool, tmp_path, data, any_checksum):
+    config = Config.fromfile(ROOT / 'configs/semi' / name)
+    unlabelled = config.train_dataloader.batch_sampler.num_unlabelled and 2
+    _, runner = trains_and_resumes(
+        tool, ROOT / 'configs/semi' / name, tmp_path, data, 'train_dataloader.batch_size=4',
+        f'train_dataloader.batch_sampler.num_unlabelled={unlabelled}', 'train_dataloader.batch_sampler.epoch=2')
+    labels = runner.train_dataloader.dataset.get_gt_labels()
+    for batch in runner.train_dataloader.batch_sampler:
+        assert (labels[batch] < 0).sum() == unlabelled
+
+
+@pytest.mark.parametrize('name', DISTILL)
+def test_distillation_config_trains_validates_saves_and_resumes(name, tool, tmp_path, data, any_checksum,
+                                                               teacher_files):
+    teacher = Config.fromfile(ROOT / 'configs/distill' / name).model.get('teacher')
+    options = [f'model.teacher.checkpoint={teacher_files(teacher.config)}'] if teacher else []
+    checkpoint, _ = trains_and_resumes(
+        tool, ROOT / 'configs/distill' / name, tmp_path, data, 'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.indices=4', *options)
+    assert ('teacher' in checkpoint['meta']) == bool(teacher)
+    if teacher:
+        assert checkpoint['meta']['teacher']['config'] == teacher.config
+        assert not any('teacher' in key for key in checkpoint['state_dict'])
+
+
+@pytest.mark.parametrize('leaf', [f'semi/{name}' for name in SEMI] + [f'distill/{name}' for name in DISTILL])
+def test_header_gives_the_command_that_runs_this_file(leaf):
+    assert f'python tools/train.py configs/{leaf}' in (ROOT / 'configs' / leaf).read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize('name', [name for name in SEMI if '-' not in name])
+def test_the_baseline_has_the_same_labels_steps_and_view_0(name):
+    ours = Config.fromfile(ROOT / 'configs/semi' / name)
+    plain = Config.fromfile(ROOT / 'configs/semi' / name.replace('.py', '-plain.py'))
+    assert plain.model.get('supervisions') is None
+    ours.model.pop('supervisions')
+    for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'data_preprocessor', 'val_dataloader'):
+        assert ours[key] == plain[key], key
+    assert ours.train_pipeline[1]['views'][:1] == plain.train_pipeline[1]['views']
+    for config in (ours, plain):
+        config.train_dataloader.dataset.dataset.pop('pipeline')
+        config.train_dataloader.batch_sampler.pop('num_unlabelled')
+    assert ours.train_dataloader == plain.train_dataloader
+
+
+@pytest.mark.parametrize('name, weights, temperature', [
+    ('resnet18_cifar100.py', (.1, .1, 1.0), 3.0), ('resnet18_cifar10.py', (.1, .1, 1.0), 3.0),
+    ('resnet18_in1k.py', (.5, .5, 1.0), 1.0), ('resnet50_in1k.py', (.5, .5, 1.0), 1.0)])
+def test_weights_and_temperature_are_those_of_the_released_scripts(name, weights, temperature):
+    used = Config.fromfile(ROOT / 'configs/distill' / name).model.supervisions
+    assert (used.cds.loss.loss_weight, used.embedding.loss_weight, used.logit.loss_weight) == weights
+    assert (used.logit.temperature, used.embedding.mode) == (temperature, 'frobenius')
+    assert not used.logit.get('scale_by_temperature')
+
+
+# ---- semi-supervised
+
+
+def last_state(folder):
+    return torch.load(folder / 'epoch_1.pth', weights_only=False)['state_dict']
+
+
+def test_with_all_labels_kept_training_equals_the_supervised_one_bit_for_bit(tool, tmp_path):
+    leaf = tmp_path / 'kept.py'
+    leaf.write_text("_base_ = 'mmcds::cds/resnet18w16_fashion.py'\n"
+                    "train_dataloader = dict(dataset=dict(_delete_=True, type='PartiallyLabelledDataset', "
+                    'fraction=1.0, dataset={{_base_.train_dataloader.dataset}}))\n')
+    for name, config, key in (('all', ROOT / 'configs/cds/resnet18w16_fashion.py', 'dataset'),
+                              ('kept', leaf, 'dataset.dataset')):
+        tool('train').main([str(config), '--work-dir', str(tmp_path / name), '--cfg-options', *SMALL,
+                            'train_dataloader.batch_size=8', f'train_dataloader.{key}.indices=24',
+                            'train_cfg.max_epochs=1'])
+    full, kept = last_state(tmp_path / 'all'), last_state(tmp_path / 'kept')
+    assert full.keys() == kept.keys()
+    for key, value in full.items():
+        assert torch.equal(value, kept[key]), key
+
+
+def network(**kwargs):
+    groups = dict(type='mmpretrain.GN', num_groups=2)  # BatchNorm would see the unlabelled images
+    return MODELS.build(dict(
+        type='mmpretrain.CDSClassifier', neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_cfg=groups),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=32), **kwargs)).double()
+
+
+def supervision(loss_weight):
+    return dict(cds=dict(
+        type='mmpretrain.ContrastiveSupervision', loss=dict(type='mmpretrain.SupConLoss', loss_weight=loss_weight),
+        neck=dict(type='mmpretrain.CDSNeck', taps=(0, 3), norm_cfg=dict(type='GN', num_groups=2))))
+
+
+def samples(labels):
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+def test_with_lambda_near_zero_a_step_equals_the_baseline_on_the_labelled_images():
+    torch.manual_seed(0)
+    images = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)
+    ours, baseline = network(supervisions=supervision(1e-12)), network()
+    baseline.load_state_dict(ours.state_dict(), strict=False)
+    losses = ours.loss(images, samples([3, -1, 0, -1, -1, 4]))
+    expected = baseline.loss(images[:1, [0, 2, 5]], samples([3, 0, 4]))
+    assert_close(losses['loss_ce'], expected['loss_ce'])
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    expected['loss_ce'].backward()
+    for name, parameter in baseline.named_parameters():
+        assert_close(ours.get_parameter(name).grad, parameter.grad, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_unlabelled_images_are_contrasted_as_classes_of_their_own():
+    torch.manual_seed(0)
+    images = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64)
+    model = network(supervisions=supervision(1.0))
+    alone = model.loss(images, samples([-1, 1, -1, 1]))
+    apart = model.loss(images, samples([0, 1, 2, 1]))
+    assert_close(alone['cds.stage3.loss_contrast'], apart['cds.stage3.loss_contrast'])
+    merged = model.loss(images, samples([0, 1, 0, 1]))
+    assert abs(alone['cds.stage3.loss_contrast'] - merged['cds.stage3.loss_contrast']) > 1e-6
+
+
+@pytest.mark.parametrize('labels', [[-1, -1, -1], [0, 1, 2]])
+def test_a_batch_without_any_label_or_without_any_unlabelled_image_uses_every_parameter(labels):
+    model = network(supervisions=supervision(0.1))
+    losses = model.loss(torch.randn(2, 3, 3, 16, 16, dtype=torch.float64), samples(labels))
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total.backward()
+    assert torch.isfinite(total)
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    if labels[0] < 0:
+        assert losses['loss_ce'] == 0
+        assert model.head.fc.weight.grad.abs().max() == 0
+
+
+def test_a_second_folder_of_unlabelled_images_trains_beside_the_labelled_set(tool, tmp_path):
+    for index in range(6):
+        image = np.random.default_rng(index).integers(0, 256, (28, 28), dtype=np.uint8)
+        (tmp_path / 'more').mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / 'more' / f'{index}.png'), image)
+    (tmp_path / 'x2.py').write_text(
+        "_base_ = 'mmcds::semi/resnet18w16s_fashion.py'\n"
+        'train_dataloader = dict(batch_size=6, batch_sampler=dict(num_unlabelled=3), dataset=dict(\n'
+        "    fraction=None, dataset=dict(indices=12), unlabelled=dict(\n"
+        f"        type='CustomDataset', data_root={str(tmp_path / 'more')!r}, with_label=False)))\n")
+    runner = tool('train').main([str(tmp_path / 'x2.py'), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
+                                 *SMALL, 'train_cfg.max_epochs=1'])
+    assert runner.iter == 3, '18 images are three batches of 6'
+    assert all(min(batch[3:]) >= 12 > max(batch[:3]) for batch in runner.train_dataloader.batch_sampler)
+
+
+# ---- distillation
+
+
+@pytest.fixture
+def distill_leaf(tmp_path, teacher_files):
+    """The distillation config with averaged weights, on 16 images."""
+    file = teacher_files('mmcds::distill/resnet18w16s_fashion-teacher.py')
+    leaf = tmp_path / 'ema.py'
+    leaf.write_text(
+        "_base_ = 'mmcds::distill/resnet18w8s_fashion.py'\n"
+        "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
+        f'model = dict(teacher=dict(checkpoint={file!r}))\n'
+        'train_dataloader = dict(batch_size=4, dataset=dict(indices=16))\n')
+    return leaf, file
+
+
+def network_hash(model):
+    return hashlib.sha256(b''.join(value.numpy().tobytes()
+                                   for value in model.teacher._network.state_dict().values())).hexdigest()
+
+
+def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never_stopped(tool, tmp_path,
+                                                                                      distill_leaf):
+    leaf, file = distill_leaf
+
+    def run(name, epochs, *arguments):
+        return tool('train').main([str(leaf), '--work-dir', str(tmp_path / name), *arguments, '--cfg-options', *SMALL,
+                                   'default_hooks.checkpoint.max_keep_ckpts=2', f'train_cfg.max_epochs={epochs}'])
+    never_stopped = run('whole', 2)
+    run('parts', 1)
+    resumed = run('parts', 2, '--resume')
+    untouched = Teacher(**never_stopped.cfg.model.teacher, embeddings_of=['cds'])
+    untouched.load()
+    expected = hashlib.sha256(b''.join(
+        value.numpy().tobytes() for value in untouched._network.state_dict().values())).hexdigest()
+    assert network_hash(never_stopped.model) == network_hash(resumed.model) == expected
+    whole, parts = (torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('whole', 'parts'))
+    for key in ('state_dict', 'ema_state_dict'):
+        assert not any('teacher' in name for name in whole[key])
+        for name, value in whole[key].items():
+            assert torch.equal(value, parts[key][name]), name
+    assert whole['meta']['teacher']['sha256'] == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, distill_leaf):
+    leaf, _ = distill_leaf
+    tool('train').main([str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *SMALL,
+                        'train_cfg.max_epochs=1'])
+    metrics = tool('test').main([str(leaf), str(tmp_path / 'run' / 'epoch_1.pth'), '--work-dir',
+                                 str(tmp_path / 'test'), '--cfg-options', 'test_dataloader.dataset.indices=6',
+                                 'test_dataloader.num_workers=0', 'model.teacher.checkpoint=gone.pth'])
+    assert 0 <= metrics['accuracy/top1'] <= 100
+
+
+def test_resuming_with_another_teacher_is_refused(tool, tmp_path, distill_leaf):
+    leaf, file = distill_leaf
+    run = [str(leaf), '--work-dir', str(tmp_path / 'run')]
+    tool('train').main([*run, '--cfg-options', *SMALL, 'train_cfg.max_epochs=1'])
+    other = torch.load(file)
+    other['state_dict']['head.fc.bias'] += 1
+    torch.save(other, tmp_path / 'other.pth')
+    with pytest.raises(ConfigError, match=r'started with the teacher \d\.pth .* but other\.pth is another file'):
+        tool('train').main([*run, '--resume', '--cfg-options', *SMALL, 'train_cfg.max_epochs=2',
+                            f'model.teacher.checkpoint={tmp_path / "other.pth"}'])
+
+
+def test_two_ranks_train_with_batches_that_lack_labels_and_with_a_teacher(tmp_path, environment, teacher_files):
+    leaf = tmp_path / 'two.py'
+    leaf.write_text(
+        "_base_ = 'mmcds::distill/resnet18w8s_fashion.py'\n"
+        f"model = dict(teacher=dict(checkpoint="
+        f"{teacher_files('mmcds::distill/resnet18w16s_fashion-teacher.py')!r}))\n"
+        'train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(_delete_=True,\n'
+        "    type='PartiallyLabelledDataset', per_class=1, dataset=dict(type='EmbeddedFashionMNIST', split='train',\n"
+        '    indices=[*range(0, 24)], pipeline={{_base_.train_pipeline}})))\n')
+    done = subprocess.run(['tools/dist_train.sh', str(leaf), '2', '--work-dir', str(tmp_path / 'run'), '--cfg-options',
+                           *SMALL, 'train_cfg.max_epochs=1'], env=environment, cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    scalars = [json.loads(line) for file in (tmp_path / 'run').glob('*/vis_data/scalars.json')
+               for line in file.read_text().splitlines()]
+    steps = [record for record in scalars if 'loss' in record]
+    assert len(steps) == 6
+    assert all(np.isfinite(record['loss']) for record in steps)
+    checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
+    assert checkpoint['meta']['teacher']['checkpoint'].endswith('.pth')
+
+
+# ---- the tools
+
+
+TINY = ['train_cfg.max_epochs=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+        'val_dataloader.dataset.indices=20']
+
+
+def test_one_command_draws_figure_2_and_repeats_nothing(tool, tmp_path, capsys):
+    arguments = ['--fractions', '0.1', '0.4', '--seeds', '0', '1', '--jobs', '2', '--out', str(tmp_path),
+                 '--cfg-options', *TINY, 'train_dataloader.batch_size=4', 'train_dataloader.batch_sampler.epoch=1',
+                 'train_dataloader.dataset.dataset.indices=300']
+    plain = ['--variants', 'plain', *arguments]
+    records = tool('semi_supervised').main(plain)
+    assert [(record['label'], record['x'], record['seed']) for record in records] == [
+        ('plain', 0.1, 0), ('plain', 0.1, 1), ('plain', 0.4, 0), ('plain', 0.4, 1)]
+    assert '(n=2)' in capsys.readouterr().out
+    assert (tmp_path / 'figure2.png').stat().st_size > 5000
+    before = (tmp_path / 'plain_0.1_0' / 'result.json').stat().st_mtime_ns
+    assert tool('semi_supervised').main(plain) == records
+    assert (tmp_path / 'plain_0.1_0' / 'result.json').stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r'holds another run .* Choose another --out folder'):
+        tool('semi_supervised').main([*plain, 'optim_wrapper.optimizer.lr=0.2'])
+
+
+def test_one_command_trains_teacher_student_and_distilled_student(tool, tmp_path, capsys):
+    records = tool('distill').main(['--seeds', '3', '--out', str(tmp_path), '--cfg-options', *TINY,
+                                    'train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=8'])
+    assert [record['label'] for record in records] == [
+        'resnet18w16s_fashion-teacher', 'resnet18w8s_fashion-plain', 'resnet18w8s_fashion-cds', 'resnet18w8s_fashion']
+    found = torch.load(tmp_path / 'resnet18w8s_fashion_3' / 'epoch_1.pth', weights_only=False)['meta']['teacher']
+    teacher = tmp_path / 'resnet18w16s_fashion-teacher_3' / 'epoch_1.pth'
+    assert found['sha256'] == hashlib.sha256(teacher.read_bytes()).hexdigest()
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_training_that_fails_names_its_log(tool, tmp_path):
+    with pytest.raises(ConfigError, match=r'plain, seed 0: training ended with status 1. The last line of .*'
+                                          r'console.log: .*fraction is 2.0'):
+        tool('semi_supervised').main(['--variants', 'plain', '--fractions', '2', '--seeds', '0', '--out',
+                                      str(tmp_path)])
+
+
+def test_summary_is_mean_and_sample_standard_deviation():
+    from mmcds.sweep import summarise
+    records = [dict(label='a', x=0.1, accuracy=value) for value in (80.0, 82.0, 84.0)] + [
+        dict(label='b', x=None, accuracy=50.0)]
+    assert summarise(records) == {('a', 0.1): (82.0, 2.0, 3), ('b', None): (50.0, 0.0, 1)}
