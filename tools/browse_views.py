@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     set_loader_defaults(config)
     check_data_root(config, ('train_dataloader',))
     loader = dict(config.train_dataloader, batch_size=args.num_images, num_workers=0, persistent_workers=False)
+    loader.pop('batch_sampler', None)  # any images will do
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
         import mmpretrain.utils
         mmpretrain.utils.register_all_modules(init_default_scope=False)
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
             cell.set(xticks=[], yticks=[])
             if v == 0:
                 label = int(batch['data_samples'][n].gt_label)
-                cell.set_title(classes[label] if classes else label, fontsize=7)
+                cell.set_title('unlabelled' if label < 0 else classes[label] if classes else label, fontsize=7)
         row[0].set_ylabel(f'view {v}')
     figure.savefig(args.out, dpi=150)
     print(f'{args.out}: {views.shape[1]} images, {len(views)} view(s) of {views.shape[3]} x {views.shape[4]} pixels')

@@ -116,7 +116,8 @@ class Teacher:
         self.identity: dict[str, Any] | None = None
         self._config = dict(
             type='CDSClassifier', backbone=model['backbone'], neck=model.get('neck'), head=model.get('head'),
-            supervisions={name: supervisions[name] for name in names}, taps=tuple(taps))
+            supervisions={name: supervisions[name] for name in names}, taps=tuple(taps),
+            channels_last=model.get('channels_last', False))
         preprocessor = model['data_preprocessor']
         self._mean, self._std = preprocessor.get('mean'), preprocessor.get('std')
         self._network: CDSClassifier | None = None

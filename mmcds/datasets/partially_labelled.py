@@ -115,9 +115,15 @@ class PartiallyLabelledDataset:
             return
         for part in self.parts:
             part.full_init()
-        infos = [self.parts[0].get_data_info(index) for index in range(len(self.parts[0]))]
-        labels = np.array([int(info['gt_label']) for info in infos], dtype=np.int64)
-        kept = self._keep(infos, labels)
+        root = str(self.parts[0].data_root or '')
+        labels = np.empty(len(self.parts[0]), dtype=np.int64)
+        identities = []
+        for index in range(len(labels)):
+            info = self.parts[0].get_data_info(index)
+            labels[index] = int(info['gt_label'])
+            by_index = self.labelled_file is not None and 'img_path' not in info
+            identities.append(str(index) if by_index else sample_identity(info, root))
+        kept = self._keep(labels, identities)
         self._labels = np.full(sum(map(len, self.parts)), -1, dtype=np.int64)
         self._labels[:len(labels)] = np.where(kept, labels, -1)
         per_class = np.unique(labels[kept], return_counts=True)[1]
@@ -125,11 +131,9 @@ class PartiallyLabelledDataset:
             f'PartiallyLabelledDataset: {kept.sum()} of {len(labels)} labels kept, {per_class.min()} to '
             f'{per_class.max()} in each of {len(per_class)} classes; {(self._labels < 0).sum()} images unlabelled.')
 
-    def _keep(self, infos: list[dict], labels: np.ndarray) -> np.ndarray:
-        root = str(self.parts[0].data_root or '')
+    def _keep(self, labels: np.ndarray, identities: list[str]) -> np.ndarray:
         if self.labelled_file is not None:
-            return self._listed([sample_identity(info, root) if 'img_path' in info else str(index)
-                                 for index, info in enumerate(infos)])
+            return self._listed(identities)
         sizes = {int(label): int((labels == label).sum()) for label in np.unique(labels) if label >= 0}
         if self.per_class is not None:
             for label, size in sizes.items():
@@ -141,7 +145,7 @@ class PartiallyLabelledDataset:
             sizes = {label: max(1, round(self.fraction * size)) for label, size in sizes.items()}
         else:
             return labels >= 0
-        return keep_per_class(labels, [sample_identity(info, root) for info in infos], sizes, self.seed)
+        return keep_per_class(labels, identities, sizes, self.seed)
 
     def _listed(self, names: list[str]) -> np.ndarray:
         file = Path(str(self.labelled_file))

@@ -28,7 +28,8 @@ class TeacherRecordHook(Hook):
         before = checkpoint.get('meta', {}).get('teacher')
         if teacher is None or teacher.identity is None or before is None or not runner._resume:
             return
-        if before['sha256'] != teacher.identity['sha256']:
+        if None not in (before['sha256'], teacher.identity['sha256']) and (
+                before['sha256'] != teacher.identity['sha256']):
             raise ConfigError(
                 f'TeacherRecordHook: the run was started with the teacher {before["checkpoint"]} (SHA-256 '
                 f'{before["sha256"][:16]}), but {teacher.identity["checkpoint"]} is another file '
