@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import references
 import torch
 from mmengine.config import Config
 from mmengine.model import convert_sync_batchnorm
 from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.nn import functional as F
 from torch.optim import SGD
 from torch.testing import assert_close
 
@@ -111,6 +113,34 @@ def test_the_losses_of_all_three_equations_stand_beside_those_of_cds(teacher_fil
         'loss_ce', *(f'cds.stage{s}.loss_contrast' for s in range(4)), 'logit.loss_logit',
         *(f'embedding.stage{s}.loss_embedding' for s in range(4)), 'feature.stage1.loss_feature',
         'feature.layer3-0-conv1.loss_feature'}
+
+
+def test_the_total_of_the_released_code_equals_a_sum_by_hand(teacher_file):
+    model = student(teacher_file, supervisions=dict(
+        embedding=dict(EMBEDDING, loss_weight=0.1), logit=dict(LOGIT, temperature=3.0))).double()
+    images, samples = batch(dtype=torch.float64)
+    trace, labels = model.trace(images, samples), torch.arange(4)
+    expected = F.cross_entropy(trace.logits[:4], labels)
+    for tap in range(4):
+        rows = trace.embeddings['cds'][tap].flatten(0, 1)
+        expected = expected + 0.1 * references.contrastive_reference(rows.unflatten(0, (2, 4)), labels, 0.07)
+        layer = model.supervisions['embedding'].adapters[f'stage{tap}']
+        expected = expected + 0.1 * torch.dist(
+            F.linear(rows, layer.weight, layer.bias), trace.teacher.embeddings['cds'][tap].flatten(0, 1), p=2)
+    soft = (trace.teacher.logits[:4] / 3).softmax(1)
+    expected = expected - (soft * (trace.logits[:4] / 3).log_softmax(1)).sum() / 4
+    assert_close(total(model.loss(images, samples)), expected)
+
+
+def test_swapping_the_views_changes_cross_entropy_and_logits_alone(teacher_file):
+    model = student(teacher_file, supervisions=dict(embedding=EMBEDDING, logit=LOGIT)).double()
+    images, samples = batch(dtype=torch.float64)
+    losses, swapped = model.loss(images, samples), model.loss(images.flip(0), samples)
+    for key in losses:
+        if 'loss_contrast' in key or 'loss_embedding' in key:
+            assert_close(losses[key], swapped[key], msg=key)
+        elif 'loss' in key:
+            assert abs(losses[key] - swapped[key]) > 1e-6, key
 
 
 @pytest.mark.parametrize('mode', ['frobenius', 'mse_row'])
