@@ -110,6 +110,8 @@ def test_the_baseline_has_the_same_labels_steps_and_view_0(name):
     ours.model.pop('ce_views', None)
     for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'data_preprocessor', 'val_dataloader'):
         assert ours[key] == plain[key], key
+    more = ours.train_dataloader.batch_sampler.num_unlabelled
+    assert ours.train_dataloader.pop('batch_size') - more == plain.train_dataloader.pop('batch_size')
     assert ours.train_pipeline[1]['views'][:1] == plain.train_pipeline[1]['views']
     for config in (ours, plain):
         config.train_dataloader.dataset.dataset.pop('pipeline')
@@ -218,7 +220,7 @@ def test_a_second_folder_of_unlabelled_images_trains_beside_the_labelled_set(too
         f"        type='CustomDataset', data_root={str(tmp_path / 'more')!r}, with_label=False)))\n")
     runner = tool('train').main([str(tmp_path / 'x2.py'), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
                                  *SMALL, 'train_cfg.max_epochs=1'])
-    assert runner.iter == 3, '18 images are three batches of 6'
+    assert runner.iter == 6, '18 images would be 6 batches of 3, were all labelled'
     assert all(min(batch[3:]) >= 12 > max(batch[:3]) for batch in runner.train_dataloader.batch_sampler)
 
 

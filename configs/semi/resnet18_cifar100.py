@@ -2,8 +2,8 @@
 
 The other points of the figure: --cfg-options train_dataloader.dataset.fraction=0.2 (0.3, 0.4).
 Ours: not run yet. Command: python tools/train.py configs/semi/resnet18_cifar100.py
-Neither paper nor released code: half of every batch is labelled; an epoch shows as many images as the whole set
-has. From the released code for full labels: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+Neither paper nor released code: 128 labelled images in a batch, as in the baseline, and 64 unlabelled ones; epochs
+as long as with all labels. From the released code for full labels: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
 """
 
 # Often changed: train_dataloader.dataset.fraction (or per_class, labelled_file) and seed, the choice of labels;
@@ -12,6 +12,7 @@ has. From the released code for full labels: temperature 0.07, loss_weight 0.1, 
 _base_ = [
     '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar100_semi.py',
     '../_base_/schedules/cifar_300e.py', '../_base_/runtime.py']
+auto_scale_lr = dict(base_batch_size=192)  # 128 labelled, 64 unlabelled
 model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     supervisions=dict(cds=dict(

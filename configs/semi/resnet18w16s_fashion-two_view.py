@@ -8,5 +8,5 @@ Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/
 _base_ = [
     '../_base_/networks/resnet18w16s_cifar.py', '../_base_/datasets/fashion_semi.py',
     '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
-train_dataloader = dict(batch_sampler=dict(num_unlabelled=0))
+train_dataloader = dict(batch_size=64, batch_sampler=dict(num_unlabelled=0))
 model = dict(ce_views=(0, 1))

@@ -11,6 +11,7 @@ Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/
 _base_ = [
     '../_base_/networks/resnet18w16s_cifar.py', '../_base_/datasets/fashion_semi.py',
     '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
+auto_scale_lr = dict(base_batch_size=96)  # 64 labelled, 32 unlabelled
 model = dict(
     ce_views=(0, 1),
     supervisions=dict(cds=dict(

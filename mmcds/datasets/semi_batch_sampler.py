@@ -64,8 +64,9 @@ class SemiBatchSampler(Sampler):
         sampler: A ``DefaultSampler``, which knows data set, seed, epoch, rank and number of ranks.
         batch_size: Images of both kinds on each rank.
         num_unlabelled: Unlabelled images among them; 0 trains on the labelled ones alone.
-        epoch: What an epoch is: ``'labelled'`` or ``'unlabelled'`` shows every image of that kind once, ``'all'``
-            shows as many images as the data set has, a number is the number of batches.
+        epoch: What an epoch is: ``'labelled'`` or ``'unlabelled'`` shows every image of that kind once; ``'all'``
+            has as many batches as if every image were labelled, so that trainings with different shares of labels,
+            with and without unlabelled images, take as many steps; a number is the number of batches.
         drop_last: Leave out the images that do not fill a batch on every rank; False shows them, in a batch
             that is filled up.
 
@@ -99,9 +100,8 @@ class SemiBatchSampler(Sampler):
         if isinstance(epoch, int):
             count = epoch
         elif epoch in ('labelled', 'unlabelled', 'all'):
-            shown = dict(labelled=(len(self.pools[0]), self.sizes[0]), all=(
-                len(self.pools[0]) + len(self.pools[1]), self.batch_size),
-                unlabelled=(len(self.pools[1]), self.sizes[1]))
+            shown = dict(labelled=(len(self.pools[0]), self.sizes[0]), unlabelled=(len(self.pools[1]), self.sizes[1]),
+                         all=(len(self.pools[0]) + len(self.pools[1]), self.sizes[0] or self.batch_size))
             images, per_rank = shown[epoch]
             per_batch = max(per_rank, 1) * self.sampler.world_size
             count = images // per_batch if self.drop_last else -(-images // per_batch)

@@ -57,16 +57,21 @@ def test_an_epoch_shows_every_image_of_the_kind_that_defines_it(world_size, epoc
     assert len(pool) - len(dropped) < (2, 6)[part] * world_size
 
 
-def test_an_epoch_of_all_shows_as_many_images_as_there_are():
-    assert len(sampler(epoch='all')) == 80 // 8
-    assert len(sampler(epoch='all', world_size=2)) == 80 // 16
-    assert len(sampler(epoch='all', batch_size=7, num_unlabelled=3)) == 11
-    assert len(sampler(epoch='all', batch_size=7, num_unlabelled=3, drop_last=False)) == 12
+def test_an_epoch_of_all_has_as_many_batches_as_with_all_labels():
+    assert len(sampler(epoch='all')) == 80 // 2
+    assert len(sampler(epoch='all', world_size=2)) == 80 // 4
+    assert len(sampler(epoch='all', batch_size=14, num_unlabelled=5)) == 8
+    assert len(sampler(epoch='all', batch_size=14, num_unlabelled=5, drop_last=False)) == 9
+    assert len(sampler(epoch='all', batch_size=8, num_unlabelled=8)) == 10
 
 
-def test_baseline_and_semi_supervised_runs_take_as_many_steps():
-    assert len(sampler(num_unlabelled=0)) == len(sampler(num_unlabelled=6))
-    assert all(max(batch) < 20 for batch in sampler(num_unlabelled=0))
+@pytest.mark.parametrize('labelled', [20, 40, 80])
+def test_runs_with_any_share_of_labels_with_or_without_unlabelled_images_take_as_many_steps(labelled):
+    share = dict(labelled=labelled, unlabelled=80 - labelled)
+    assert len(sampler(**share, batch_size=4, num_unlabelled=0)) == 20
+    if labelled < 80:
+        assert len(sampler(**share, batch_size=10, num_unlabelled=6)) == 20
+    assert all(max(batch) < labelled for batch in sampler(**share, num_unlabelled=0))
 
 
 def test_batches_depend_on_seed_and_epoch_alone():

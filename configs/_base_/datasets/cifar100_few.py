@@ -1,4 +1,4 @@
-"""CIFAR-100 with the labels of 10 %, one view: batches of 128 labelled images, as many steps as with the others."""
+"""CIFAR-100 with the labels of 10 %, one view: batches of 128 labelled images, in as many steps."""
 
 _base_ = './cifar100.py'
 train_dataloader = dict(

@@ -1,7 +1,8 @@
-"""CIFAR-100 with the labels of 10 %, two views: batches of 64 labelled and 64 unlabelled images."""
+"""CIFAR-100 with the labels of 10 %, two views: batches of 128 labelled and 64 unlabelled images."""
 
 _base_ = './cifar100_two_view.py'
 train_dataloader = dict(
+    batch_size=192,
     drop_last=False,  # the batch sampler makes full batches only
     batch_sampler=dict(type='SemiBatchSampler', num_unlabelled=64, epoch='all'),
     dataset=dict(

@@ -1,4 +1,4 @@
-"""CIFAR-10 with the labels of 10 %, one view: batches of 128 labelled images, as many steps as with the others."""
+"""CIFAR-10 with the labels of 10 %, one view: batches of 128 labelled images, in as many steps."""
 
 _base_ = './cifar10.py'
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-"""The embedded Fashion-MNIST images with the labels of 10 %, one view: batches of 64 labelled images, as many steps as with the others."""
+"""The embedded Fashion-MNIST images with the labels of 10 %, one view: batches of 64 labelled images, in as many steps."""
 
 _base_ = './fashion.py'
 train_dataloader = dict(

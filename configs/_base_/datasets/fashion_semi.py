@@ -1,7 +1,8 @@
-"""The embedded Fashion-MNIST images with the labels of 10 %, two views: batches of 32 labelled and 32 unlabelled images."""
+"""The embedded Fashion-MNIST images with the labels of 10 %, two views: batches of 64 labelled and 32 unlabelled images."""
 
 _base_ = './fashion_two_view.py'
 train_dataloader = dict(
+    batch_size=96,
     drop_last=False,  # the batch sampler makes full batches only
     batch_sampler=dict(type='SemiBatchSampler', num_unlabelled=32, epoch='all'),
     dataset=dict(
