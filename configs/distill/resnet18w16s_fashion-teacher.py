@@ -1,4 +1,4 @@
-"""CDS teacher of configs/distill/resnet18w8s_fashion.py: a ResNet-18 of twice the student's width, the embedded images.
+"""CDS teacher of configs/distill/resnet18w8s_fashion.py: ResNet-18, twice the student's width, embedded images.
 
 Teacher, student and distilled student in one command, compared: python tools/distill.py.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/distill/resnet18w16s_fashion-teacher.py

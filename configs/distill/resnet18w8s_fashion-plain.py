@@ -1,4 +1,4 @@
-"""The student of configs/distill/resnet18w8s_fashion.py trained on view 0 with cross-entropy alone, the embedded images.
+"""The student of configs/distill/resnet18w8s_fashion.py with cross-entropy on view 0 alone, the embedded images.
 
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/distill/resnet18w8s_fashion-plain.py
 """

@@ -3,7 +3,8 @@
 The other points of the figure: --cfg-options train_dataloader.dataset.fraction=0.2 (0.3, 0.4).
 Ours: not run yet. Command: python tools/train.py configs/semi/resnet18_cifar100.py
 Neither paper nor released code: 128 labelled images in a batch, as in the baseline, and 64 unlabelled ones; epochs
-as long as with all labels. From the released code for full labels: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
+as long as with all labels. From the released code for full labels: temperature 0.07, loss_weight 0.1,
+milestones, weight decay, views.
 """
 
 # Often changed: train_dataloader.dataset.fraction (or per_class, labelled_file) and seed, the choice of labels;

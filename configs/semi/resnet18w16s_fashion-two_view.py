@@ -1,6 +1,6 @@
-"""Supervised baseline with cross-entropy on both views, the embedded Fashion-MNIST images with 10 % of the labels.
+"""Supervised baseline, cross-entropy on both views, the embedded Fashion-MNIST images, 10 % of the labels.
 
-Shows what the second augmentation alone gives: like configs/semi/resnet18w16s_fashion-plain.py, with twice the data per step.
+Shows what the second augmentation alone gives: like resnet18w16s_fashion-plain.py, with twice the data per step.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/resnet18w16s_fashion-two_view.py
 """
 

@@ -1,4 +1,4 @@
-"""The embedded Fashion-MNIST images with the labels of 10 %, one view: batches of 64 labelled images, in as many steps."""
+"""The embedded Fashion-MNIST images, 10 % of the labels, one view: 64 labelled images in a batch, as many steps."""
 
 _base_ = './fashion.py'
 train_dataloader = dict(

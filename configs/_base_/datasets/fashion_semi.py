@@ -1,4 +1,4 @@
-"""The embedded Fashion-MNIST images with the labels of 10 %, two views: batches of 64 labelled and 32 unlabelled images."""
+"""The embedded Fashion-MNIST images, 10 % of the labels, two views: 64 labelled and 32 unlabelled images in a batch."""
 
 _base_ = './fashion_two_view.py'
 train_dataloader = dict(
