@@ -8,7 +8,8 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
-_MODULES = ('datasets', 'transforms', 'preprocessor', 'losses', 'necks', 'supervisions', 'classifiers', 'optim', 'hooks')
+_MODULES = ('datasets', 'transforms', 'preprocessor', 'losses', 'necks', 'supervisions', 'classifiers', 'optim',
+            'hooks')
 
 
 #: What the hosts say on import about parts of theirs that nobody here asked for.

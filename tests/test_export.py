@@ -130,7 +130,8 @@ def test_averaged_and_raw_weights_can_be_chosen(fashion, tmp_path):
     path, model = fashion
     averaged, raw = export_backbone(path, tmp_path / 'a.pth'), export_backbone(path, tmp_path / 'r.pth', ema=False)
     assert (averaged['weights'], raw['weights']) == ('ema', 'raw')
-    a, r = (torch.load(tmp_path / name, weights_only=True)['state_dict']['conv1.weight'] for name in ('a.pth', 'r.pth'))
+    a, r = (torch.load(tmp_path / name, weights_only=True)['state_dict']['conv1.weight']
+            for name in ('a.pth', 'r.pth'))
     assert torch.equal(a, model.backbone.conv1.weight)
     assert torch.equal(r, model.backbone.conv1.weight + 1)
 

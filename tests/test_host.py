@@ -119,5 +119,5 @@ def test_resources_hold_what_mim_looks_for():
 
 def test_an_incomplete_installation_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr('mmcds.host.__file__', str(tmp_path / 'mmcds' / 'host.py'))
-    with pytest.raises(FileNotFoundError, match='the installation is incomplete. Reinstall'):
+    with pytest.raises(FileNotFoundError, match=r'the installation is incomplete\. Reinstall'):
         resources()

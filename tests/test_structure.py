@@ -64,7 +64,8 @@ def test_readme_and_package_list_every_folder_in_the_same_order():
     readme = (ROOT / 'README.md').read_text()
     for text in (mmcds.__doc__, readme):
         listed = re.findall(r'^\s*([a-z_]+/|[a-z]+\.py) {2,}', text, re.M)
-        folders = {f'{path.parent.name}/' for path in FILES if path.name == '__init__.py' and path.parent.name != 'mmcds'}
+        folders = {f'{path.parent.name}/' for path in FILES
+                   if path.name == '__init__.py' and path.parent.name != 'mmcds'}
         assert folders <= set(listed), folders - set(listed)
     first, second = (re.findall(r'^\s*([a-z_]+/|[a-z]+\.py) {2,}', text, re.M) for text in (mmcds.__doc__, readme))
     assert first == second

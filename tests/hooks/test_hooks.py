@@ -175,7 +175,8 @@ def test_a_bare_backbone_as_checkpoint_is_refused_with_the_way_to_load_it(tool, 
 
 def test_plain_training_may_start_from_a_cds_checkpoint_with_another_head(tool, finished, tmp_path):
     runner = train(tool, tmp_path, f'load_from={finished / "epoch_2.pth"}', 'optim_wrapper.optimizer.lr=0.',
-                   'optim_wrapper.optimizer.weight_decay=0.', config=str(ROOT / 'configs/plain/resnet18w16_fashion.py'))
+                   'optim_wrapper.optimizer.weight_decay=0.',
+                   config=str(ROOT / 'configs/plain/resnet18w16_fashion.py'))
     assert torch.equal(runner.model.backbone.conv1.weight, weights(finished, 2)['backbone.conv1.weight'])
 
 

@@ -90,7 +90,7 @@ def test_no_validate_leaves_validation_out(tool, tmp_path):
 def test_a_finished_run_is_not_overwritten_silently(tool, tmp_path):
     train(tool, tmp_path)
     before = (tmp_path / 'epoch_1.pth').read_bytes()
-    with pytest.raises(ConfigError, match='holds a run already .* Go on with it by --resume, start anew by'):
+    with pytest.raises(ConfigError, match=r'holds a run already .* Go on with it by --resume, start anew by'):
         train(tool, tmp_path)
     assert (tmp_path / 'epoch_1.pth').read_bytes() == before
     train(tool, tmp_path, '--overwrite', '--seed', '5')
