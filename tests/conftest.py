@@ -14,7 +14,6 @@ import replicas  # noqa: E402
 
 import mmcds  # noqa: E402, F401
 
-
 #: Start of a script that imports MMDetection's models where mmcv has no compiled operators, and needs none.
 STUB_OPERATORS = '''
 import sys, types

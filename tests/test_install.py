@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -42,7 +41,8 @@ def test_wheel_ships_configs_tools_index_images_and_licences(wheel):
 
 
 def tracked(path: Path) -> bool:
-    return not subprocess.run(['git', 'ls-files', '--error-unmatch', str(path)], cwd=ROOT, capture_output=True).returncode
+    done = subprocess.run(['git', 'ls-files', '--error-unmatch', str(path)], cwd=ROOT, capture_output=True)
+    return not done.returncode
 
 
 def test_an_installed_wheel_finds_its_configs_and_images(wheel, tmp_path, environment):
@@ -96,7 +96,7 @@ def test_tested_pins_lie_within_the_ranges_of_setup():
 def test_python_range_is_the_same_everywhere():
     assert ">=3.10,<3.13" in (ROOT / 'setup.py').read_text()
     assert '(3, 10) <= sys.version_info[:2] <= (3, 12)' in (ROOT / 'Makefile').read_text()
-    assert tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['ruff']['target-version'] == 'py310'
+    assert 'target-version = "py310"' in (ROOT / 'pyproject.toml').read_text()
 
 
 def test_the_doctor_finds_this_installation_healthy(capsys):
