@@ -78,9 +78,9 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
             names = [name for name in ('CDSClassifier', 'CDSNeck', 'NTXentLoss', 'SupConLoss')
                      if MODELS.get(name) is None]
             rows.append(('registries', 'all classes found' if not names else f'missing: {names}'))
-            rows.append(('configs', f'{resources() / "configs"}, '
-                                    f'{sum(1 for n in ModelHub._models_dict if n.startswith(("cds_", "plain_")))} '
-                                    'models by name'))
+            configs = str(resources() / 'configs')
+            count = sum(str(model.config).startswith(configs) for model in ModelHub._models_dict.values())
+            rows.append(('configs', f'{configs}, {count} models by name'))
             faults += [f'{name} is not registered' for name in names]
     return rows, faults
 
