@@ -30,9 +30,7 @@ def contrastive_reference(embeddings: Tensor, labels: Tensor | None = None, temp
         else:
             weight = weights[i % images] if weights.ndim == 1 else weights[i // images, i % images]
         log_likelihood = torch.stack(mates) - torch.stack(others).logsumexp(0)
-        if positives == 'out':
-            value = -log_likelihood.mean()
-        else:
-            value = -(log_likelihood.logsumexp(0) - math.log(len(mates)))
+        value = (-log_likelihood.mean() if positives == 'out' else
+                 math.log(len(mates)) - log_likelihood.logsumexp(0))
         total, norm = total + weight * value, norm + weight
     return total / norm if norm > 0 else rows.sum() * 0

@@ -13,11 +13,10 @@ so forward and backward together cost two products of the full matrix instead of
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # If all scores lie within +-30, exp(score) and every sum and product of it that is needed here stay normal numbers
 # in float32 (float64: +-300), so that one exponential without a shift serves the rows and the columns of a tile.
@@ -92,6 +91,19 @@ class _Tiles:
         return self.ids[0][i] != self.ids[1][j]
 
 
+class _Refuse(torch.autograd.Function):
+    """Passes a first derivative on and refuses to be differentiated itself."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *sources: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        raise RuntimeError('supcon_loss and ntxent_loss have no second derivative: their backward pass keeps no '
+                           'graph. Leave them out of what is differentiated twice, such as a gradient penalty.')
+
+
 class _BlockwiseLogSumExp(torch.autograd.Function):
     """See :func:`blockwise_logsumexp`."""
 
@@ -124,8 +136,14 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         return tuple(sums)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad(), torch.autocast(grads[0].device.type, enabled=False):
+            found = _BlockwiseLogSumExp._backward(ctx, grads)
+        sources = (*(tensor for tensor in ctx.saved_tensors[:2] if tensor is not None), *grads)
+        return *(None if grad is None else _Refuse.apply(grad, *sources) for grad in found), None
+
+    @staticmethod
+    def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         anchors, candidates, kept, *sums = ctx.saved_tensors
         tiles: _Tiles = ctx.tiles
         grad_anchors = torch.zeros_like(anchors)
@@ -134,19 +152,18 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         y = x if candidates is None else candidates.split(tiles.block)
         dy = dx if grad_candidates is None else grad_candidates.split(tiles.block)
         weigh = _weigh_exponentials if tiles.safe else _weigh_scores
-        with torch.autocast(anchors.device.type, enabled=False):
-            if tiles.safe:  # d lse_i / d s_ij = exp(s_ij) * exp(-lse_i)
-                grads = tuple(grad * total.neg().exp_() for grad, total in zip(grads, sums, strict=True))
-            slopes = [grad.split(tiles.block) for grad in grads]
-            levels = [total.split(tiles.block) for total in sums]
-            buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
-            for i, j in tiles:
-                tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
-                weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[:tile.numel()].view(tile.shape))
-                dx[i].addmm_(weight, y[j])
-                if not tiles.symmetric or i != j:
-                    dy[j].addmm_(weight.t(), x[i])
-        return grad_anchors, grad_candidates, None
+        if tiles.safe:  # d lse_i / d s_ij = exp(s_ij) * exp(-lse_i)
+            grads = tuple(grad * total.neg().exp_() for grad, total in zip(grads, sums, strict=True))
+        slopes = [grad.split(tiles.block) for grad in grads]
+        levels = [total.split(tiles.block) for total in sums]
+        buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
+        for i, j in tiles:
+            tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
+            weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[:tile.numel()].view(tile.shape))
+            dx[i].addmm_(weight, y[j])
+            if not tiles.symmetric or i != j:
+                dy[j].addmm_(weight.t(), x[i])
+        return grad_anchors, grad_candidates
 
 
 _Blocks = list[tuple[Tensor, ...]]
