@@ -58,8 +58,12 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     losses, scores = figure.subplots(1, 2)
     for key in [key for key in train[-1] if 'loss' in key] if train else []:
         points = [(record['iter'] / per_epoch, record[key]) for record in train if key in record]
-        losses.plot(*zip(*points, strict=True), label=key, linewidth=2 if key == 'loss' else 1,
-                    color='black' if key == 'loss' else None)
+        losses.plot(
+            *zip(*points, strict=True),
+            label=key,
+            linewidth=2 if key == 'loss' else 1,
+            color='black' if key == 'loss' else None,
+        )
     losses.set(xlabel='epoch', ylabel='training loss (weighted terms)', yscale='log')
     losses.legend(fontsize='x-small')
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -68,11 +72,16 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     points = [(record['epoch'], record[metric]) for record in val if metric in record]
     if points:
         scores.plot(*zip(*points, strict=True), marker='o', markersize=3, color='tab:blue')
-        scores.annotate(f'{points[-1][1]:.1f} %', points[-1], textcoords='offset points', xytext=(-6, -14),
-                        horizontalalignment='right')
+        scores.annotate(
+            f'{points[-1][1]:.1f} %',
+            points[-1],
+            textcoords='offset points',
+            xytext=(-6, -14),
+            horizontalalignment='right',
+        )
     scores.set(xlabel='epoch', ylabel=f'validation {metric} (%)')
     for axes in (losses, scores):
-        axes.grid(alpha=.3)
+        axes.grid(alpha=0.3)
     figure.suptitle(Path(work_dir).name)
     figure.savefig(out, dpi=150)
     return Path(out)

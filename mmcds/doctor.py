@@ -9,12 +9,22 @@ from rich.console import Console
 from rich.table import Table
 
 #: Import name, distribution that we test with, and whether everything needs it.
-PACKAGES = (('torch', 'torch', True), ('torchvision', 'torchvision', True), ('numpy', 'numpy', True),
-            ('mmengine', 'onedl-mmengine', True), ('mmcv', 'onedl-mmcv', True),
-            ('mmpretrain', 'onedl-mmpretrain', True), ('mmdet', 'onedl-mmdetection', False))
+PACKAGES = (
+    ('torch', 'torch', True),
+    ('torchvision', 'torchvision', True),
+    ('numpy', 'numpy', True),
+    ('mmengine', 'onedl-mmengine', True),
+    ('mmcv', 'onedl-mmcv', True),
+    ('mmpretrain', 'onedl-mmpretrain', True),
+    ('mmdet', 'onedl-mmdetection', False),
+)
 #: Distributions that put files where the ones above put theirs.
-RIVALS = {'mmengine': ('mmengine', 'mmengine-lite'), 'mmcv': ('mmcv', 'mmcv-full', 'mmcv-lite'),
-          'mmpretrain': ('mmpretrain', 'mmcls'), 'mmdet': ('mmdet',)}
+RIVALS = {
+    'mmengine': ('mmengine', 'mmengine-lite'),
+    'mmcv': ('mmcv', 'mmcv-full', 'mmcv-lite'),
+    'mmpretrain': ('mmpretrain', 'mmcls'),
+    'mmdet': ('mmdet',),
+}
 
 
 def installed(distribution: str) -> str | None:
@@ -47,26 +57,47 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
         rivals = [name for name in RIVALS.get(module, ()) if installed(name)]
         rows.append((module, f'{found} ({distribution})' if found else f'missing (pip install {distribution})'))
         if rivals:
-            faults.append(f'{distribution} and {", ".join(rivals)} overwrite each other: pip uninstall '
-                          f'{" ".join(rivals)}, then pip install --force-reinstall --no-deps {distribution}')
+            faults.append(
+                f'{distribution} and {", ".join(rivals)} overwrite each other: pip uninstall '
+                f'{" ".join(rivals)}, then pip install --force-reinstall --no-deps {distribution}'
+            )
         if needed:
             problem = import_problem(module)
             if problem:
                 faults.append(f'import {module} fails: {problem}')
     problem = import_problem('mmcv._ext')
-    rows.append(('mmcv operators', 'compiled' if problem is None else
-                 f'not compiled; pre-training does not need them, MMDetection does ({problem})'))
-    cvs = [f'{name} {installed(name)}' for name in ('opencv-python', 'opencv-python-headless',
-                                                   'opencv-contrib-python') if installed(name)]
-    rows.append(('OpenCV', ', '.join(cvs) + ('; they share one folder: if cv2 fails, reinstall one of them'
-                                             if len(cvs) > 1 else '')))
+    rows.append(
+        (
+            'mmcv operators',
+            'compiled'
+            if problem is None
+            else f'not compiled; pre-training does not need them, MMDetection does ({problem})',
+        )
+    )
+    cvs = [
+        f'{name} {installed(name)}'
+        for name in ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python')
+        if installed(name)
+    ]
+    rows.append(
+        (
+            'OpenCV',
+            ', '.join(cvs) + ('; they share one folder: if cv2 fails, reinstall one of them' if len(cvs) > 1 else ''),
+        )
+    )
     problem = import_problem('cv2')
     if problem:
         faults.append(f'import cv2 fails: {problem}')
     if not faults:
         import torch
-        rows.append(('GPU', ', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-                     or 'none, training runs on the CPU'))
+
+        rows.append(
+            (
+                'GPU',
+                ', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+                or 'none, training runs on the CPU',
+            )
+        )
         problem = import_problem('mmcds')
         if problem:
             faults.append(f'import mmcds fails: {problem}')
@@ -75,8 +106,10 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
             from mmpretrain.registry import MODELS
 
             from mmcds.host import resources
-            names = [name for name in ('CDSClassifier', 'CDSNeck', 'NTXentLoss', 'SupConLoss')
-                     if MODELS.get(name) is None]
+
+            names = [
+                name for name in ('CDSClassifier', 'CDSNeck', 'NTXentLoss', 'SupConLoss') if MODELS.get(name) is None
+            ]
             rows.append(('registries', 'all classes found' if not names else f'missing: {names}'))
             configs = str(resources() / 'configs')
             count = sum(str(model.config).startswith(configs) for model in ModelHub._models_dict.values())
@@ -95,8 +128,9 @@ def main() -> int:
     console.print(table)
     for fault in faults:
         console.print(f'fault: {fault}', markup=False)
-    console.print('verdict: ' + ('ready for pre-training' if not faults else
-                                 f'not ready, {len(faults)} fault(s) to mend'))
+    console.print(
+        'verdict: ' + ('ready for pre-training' if not faults else f'not ready, {len(faults)} fault(s) to mend')
+    )
     return 1 if faults else 0
 
 

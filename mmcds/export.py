@@ -25,8 +25,11 @@ LAYOUTS = ('openmmlab', 'torchvision', 'timm')
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else \
-            hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, 'sha256').hexdigest()
+            if hasattr(hashlib, 'file_digest')
+            else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
@@ -40,8 +43,10 @@ def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
     checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
     text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
     if not text:
-        raise ConfigError(f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
-                          'a checkpoint that tools/train.py wrote.')
+        raise ConfigError(
+            f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
+            'a checkpoint that tools/train.py wrote.'
+        )
     return checkpoint, Config.fromstring(text, '.py')
 
 
@@ -57,10 +62,15 @@ def select_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:
     if ema:
         return checkpoint['state_dict']
     if 'ema_state_dict' not in checkpoint:
-        raise ConfigError('export with ema=False (--no-ema): the checkpoint was trained without EMAHook and holds '
-                          'one set of weights only. Leave the option out.')
-    return {key.removeprefix('module.'): value for key, value in checkpoint['ema_state_dict'].items()
-            if key.startswith('module.')}
+        raise ConfigError(
+            'export with ema=False (--no-ema): the checkpoint was trained without EMAHook and holds '
+            'one set of weights only. Leave the option out.'
+        )
+    return {
+        key.removeprefix('module.'): value
+        for key, value in checkpoint['ema_state_dict'].items()
+        if key.startswith('module.')
+    }
 
 
 def _expected(layout: str, backbone: dict, with_head: bool, num_classes: int | None) -> nn.Module:
@@ -69,25 +79,48 @@ def _expected(layout: str, backbone: dict, with_head: bool, num_classes: int | N
         with DefaultScope.overwrite_default_scope('mmpretrain'), torch.random.fork_rng(devices=[]):
             return MODELS.build(backbone)
     if backbone['type'].split('.')[-1] != 'ResNet' or set(backbone) - {
-            'type', 'depth', 'num_stages', 'out_indices', 'style', 'frozen_stages', 'norm_eval', 'norm_cfg',
-            'zero_init_residual', 'init_cfg', '_scope_', 'with_cp', 'drop_path_rate'}:
-        raise ConfigError(f'layout {layout!r} is known for the ImageNet ResNets of MMPretrain, but the backbone '
-                          f'is {backbone}. Use the layout openmmlab.')
+        'type',
+        'depth',
+        'num_stages',
+        'out_indices',
+        'style',
+        'frozen_stages',
+        'norm_eval',
+        'norm_cfg',
+        'zero_init_residual',
+        'init_cfg',
+        '_scope_',
+        'with_cp',
+        'drop_path_rate',
+    }:
+        raise ConfigError(
+            f'layout {layout!r} is known for the ImageNet ResNets of MMPretrain, but the backbone '
+            f'is {backbone}. Use the layout openmmlab.'
+        )
     name = f'resnet{backbone["depth"]}'
     with torch.device('meta'):
         if layout == 'torchvision':
             import torchvision
+
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes or 1000)
         else:
             import timm
+
             network = timm.create_model(name, pretrained=False, num_classes=num_classes or 1000)
     if not with_head:
         network.fc = nn.Identity()
     return network
 
 
-def export_backbone(checkpoint: str | Path, out: str | Path, *, ema: bool = True, layout: str = 'openmmlab',
-                    with_head: bool = False, overwrite: bool = False) -> dict[str, Any]:
+def export_backbone(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    ema: bool = True,
+    layout: str = 'openmmlab',
+    with_head: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Write a backbone, stripped of heads, supervisions and prefix, and a manifest beside it.
 
     Args:
@@ -113,45 +146,67 @@ def export_backbone(checkpoint: str | Path, out: str | Path, *, ema: bool = True
     if out.suffix not in ('.pth', '.safetensors'):
         raise ConfigError(f'{out} ends with {out.suffix!r}; end the name of the export with .pth or .safetensors.')
     if with_head and layout == 'openmmlab':
-        raise ConfigError('with_head is for the layouts torchvision and timm; in OpenMMLab the checkpoint itself '
-                          'is the classifier. Leave it out.')
+        raise ConfigError(
+            'with_head is for the layouts torchvision and timm; in OpenMMLab the checkpoint itself '
+            'is the classifier. Leave it out.'
+        )
     for file in (out, manifest_file):
         if file.exists() and not overwrite:
             raise ConfigError(f'{file} exists and is not overwritten. Choose another name or give --overwrite.')
     loaded, config = load_training_checkpoint(checkpoint)
     weights = select_weights(loaded, ema)
-    state = {key.removeprefix('backbone.'): value.detach().clone().contiguous()
-             for key, value in weights.items() if key.startswith('backbone.')}
+    state = {
+        key.removeprefix('backbone.'): value.detach().clone().contiguous()
+        for key, value in weights.items()
+        if key.startswith('backbone.')
+    }
     if not state:
-        raise ConfigError(f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
-                          f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.')
+        raise ConfigError(
+            f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
+            f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.'
+        )
     backbone = config.model.backbone.to_dict()
     if with_head:
         state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})
     head = config.model.get('head') or {}
     expected = _expected(layout, backbone, with_head, head.get('num_classes')).state_dict()
     wrong = sorted(set(state) ^ set(expected)) + [
-        key for key in set(state) & set(expected) if state[key].shape != expected[key].shape]
+        key for key in set(state) & set(expected) if state[key].shape != expected[key].shape
+    ]
     if wrong:
-        raise ConfigError(f'{checkpoint}: the backbone does not fit a {layout} {backbone["type"]}; {len(wrong)} '
-                          f'tensors differ, such as {", ".join(wrong[:3])}. Export with the layout openmmlab, or '
-                          'check that the checkpoint belongs to its config.')
+        raise ConfigError(
+            f'{checkpoint}: the backbone does not fit a {layout} {backbone["type"]}; {len(wrong)} '
+            f'tensors differ, such as {", ".join(wrong[:3])}. Export with the layout openmmlab, or '
+            'check that the checkpoint belongs to its config.'
+        )
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     manifest = dict(
-        architecture=backbone, layout=layout, with_head=with_head,
+        architecture=backbone,
+        layout=layout,
+        with_head=with_head,
         normalisation=dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), range=[0, 255]),
         channel_order='rgb' if preprocessor.get('to_rgb') else 'bgr',
-        num_tensors=len(state), num_parameters=sum(
-            value.numel() for key, value in state.items()
-            if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))),
+        num_tensors=len(state),
+        num_parameters=sum(
+            value.numel()
+            for key, value in state.items()
+            if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+        ),
         weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
-        source=dict(file=checkpoint.name, sha256=file_sha256(checkpoint), epoch=loaded['meta'].get('epoch'),
-                    experiment=loaded['meta'].get('experiment_name'), mmcds=__version__))
+        source=dict(
+            file=checkpoint.name,
+            sha256=file_sha256(checkpoint),
+            epoch=loaded['meta'].get('epoch'),
+            experiment=loaded['meta'].get('experiment_name'),
+            mmcds=__version__,
+        ),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == '.pth':
         torch.save(dict(state_dict=state, meta=manifest), out)
     else:
         from safetensors.torch import save  # not save_file, which hides the file from other users
+
         out.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
     manifest = {'file': out.name, 'sha256': file_sha256(out), **manifest}
     manifest_file.write_text(json.dumps(manifest, indent=2) + '\n')

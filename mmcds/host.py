@@ -8,8 +8,17 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
-_MODULES = ('datasets', 'transforms', 'preprocessor', 'losses', 'necks', 'supervisions', 'classifiers', 'optim',
-            'hooks')
+_MODULES = (
+    'datasets',
+    'transforms',
+    'preprocessor',
+    'losses',
+    'necks',
+    'supervisions',
+    'classifiers',
+    'optim',
+    'hooks',
+)
 
 
 #: What the hosts say on import about parts of theirs that nobody here asked for.
@@ -50,7 +59,8 @@ def resources() -> Path:
             return folder
     raise FileNotFoundError(
         f'mmcds: neither {package / ".mim"} nor {package.parent} holds model-index.yml and configs; the '
-        'installation is incomplete. Reinstall with `pip install mmcds` or `pip install -e .`.')
+        'installation is incomplete. Reinstall with `pip install mmcds` or `pip install -e .`.'
+    )
 
 
 def register_in_host() -> None:

@@ -14,8 +14,10 @@ from mmengine.dataset import BaseDataset
 
 from mmcds.errors import ConfigError
 
-OPTIONS_HELP = ('override settings of the config, e.g. train_cfg.max_epochs=10 '
-                'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1')
+OPTIONS_HELP = (
+    'override settings of the config, e.g. train_cfg.max_epochs=10 '
+    'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
+)
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -24,8 +26,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='how several processes were started (default: none)')
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how several processes were started (default: none)',
+    )
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help='set by the launcher')
 
 
@@ -40,11 +46,13 @@ def load_config(args: Namespace) -> Config:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
     if '::' in args.config:
         from mmengine.hub import get_config
+
         config = get_config(args.config)
     else:
         if not Path(args.config).is_file():
-            raise ConfigError(f'config {args.config} does not exist. Name a file such as '
-                              'configs/cds/resnet50_in1k.py.')
+            raise ConfigError(
+                f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.'
+            )
         config = Config.fromfile(args.config)
     config.launcher = args.launcher
     if args.cfg_options is not None:
@@ -84,7 +92,8 @@ def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
             raise ConfigError(
                 f'{loader}: the data folder {root} of {dataset.get("type")} {state}. Put the data there, or say '
                 'where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER, the folder that holds '
-                f'{Path(root).name}/.')
+                f'{Path(root).name}/.'
+            )
 
 
 def set_loader_defaults(config: Config) -> None:
@@ -96,11 +105,19 @@ def set_loader_defaults(config: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name) is None:
             continue
-        config[name] = ConfigDict({'pin_memory': torch.cuda.is_available(), 'persistent_workers': False,
-                                   'collate_fn': dict(type='default_collate'), **config[name]})
+        config[name] = ConfigDict(
+            {
+                'pin_memory': torch.cuda.is_available(),
+                'persistent_workers': False,
+                'collate_fn': dict(type='default_collate'),
+                **config[name],
+            }
+        )
         if config[name].persistent_workers and not config[name].get('num_workers', 0):
-            raise ConfigError(f'{name}: persistent_workers=True needs num_workers >= 1, got '
-                              f'{config[name].get("num_workers", 0)}. Change one of them.')
+            raise ConfigError(
+                f'{name}: persistent_workers=True needs num_workers >= 1, got '
+                f'{config[name].get("num_workers", 0)}. Change one of them.'
+            )
 
 
 def unloadable_dataset(error: BaseException) -> BaseDataset | None:
@@ -127,5 +144,7 @@ def run_tool(main: Callable[[], object]) -> None:
         dataset = unloadable_dataset(error)
         if dataset is None:
             raise
-        sys.exit(f'mmcds: error: {type(dataset).__name__} cannot be loaded from '
-                 f'{getattr(dataset, "data_root", None) or "its folder"}: {str(error).rstrip(".")}. {where}')
+        sys.exit(
+            f'mmcds: error: {type(dataset).__name__} cannot be loaded from '
+            f'{getattr(dataset, "data_root", None) or "its folder"}: {str(error).rstrip(".")}. {where}'
+        )

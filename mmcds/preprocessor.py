@@ -45,6 +45,8 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
             label = sample.gt_label
             if label.numel() == 1 and not -1 <= int(label) < self.num_classes:
                 where = sample.get('img_path') or f'sample {sample.get("sample_idx")}'
-                raise ConfigError(f'CDSDataPreprocessor: {where} has label {int(label)}, but labels must be -1 '
-                                  f'(unlabelled) or 0 to {self.num_classes - 1}. Correct the annotation or '
-                                  'set num_classes of head and data_preprocessor.')
+                raise ConfigError(
+                    f'CDSDataPreprocessor: {where} has label {int(label)}, but labels must be -1 '
+                    f'(unlabelled) or 0 to {self.num_classes - 1}. Correct the annotation or '
+                    'set num_classes of head and data_preprocessor.'
+                )

@@ -14,4 +14,5 @@ __all__ = [name for name in _host.__all__ if isinstance(getattr(_host, name), Re
 for _name in __all__:
     _parent = getattr(_host, _name)
     globals()[_name] = Registry(  # MMEngine imports the locations of the node that it asks, not of its parents
-        _parent.name, parent=_parent, scope='mmcds', locations=['mmcds', *_parent._locations])
+        _parent.name, parent=_parent, scope='mmcds', locations=['mmcds', *_parent._locations]
+    )

@@ -39,8 +39,17 @@ class Run:
     def command(self) -> list[str]:
         """The command line that trains it, or goes on with it."""
         options = ['--cfg-options', *self.options] if self.options else []
-        return [sys.executable, str(resources() / 'tools' / 'train.py'), self.config, '--work-dir',
-                str(self.work_dir), '--seed', str(self.seed), '--resume', *options]
+        return [
+            sys.executable,
+            str(resources() / 'tools' / 'train.py'),
+            self.config,
+            '--work-dir',
+            str(self.work_dir),
+            '--seed',
+            str(self.seed),
+            '--resume',
+            *options,
+        ]
 
 
 def _train(run: Run) -> dict:
@@ -50,16 +59,20 @@ def _train(run: Run) -> dict:
         found = json.loads(file.read_text())
         before = {key: found[key] for key in record}
         if before != record:
-            raise ConfigError(f'{run.work_dir} holds another run ({before}) than the one asked for ({record}). '
-                              'Choose another --out folder.')
+            raise ConfigError(
+                f'{run.work_dir} holds another run ({before}) than the one asked for ({record}). '
+                'Choose another --out folder.'
+            )
         return found
     run.work_dir.mkdir(parents=True, exist_ok=True)
     log = run.work_dir / 'console.log'
     with log.open('a') as stream:
         code = subprocess.run(run.command(), stdout=stream, stderr=subprocess.STDOUT).returncode
     if code:
-        raise ConfigError(f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
-                          f'{log}: {(log.read_text().splitlines() or [""])[-1]}')
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
+            f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
+        )
     record['accuracy'] = read_scalars(run.work_dir)[1][-1]['accuracy/top1']
     file.write_text(json.dumps(record, indent=2) + '\n')
     return record
@@ -87,5 +100,7 @@ def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[f
     groups: dict[tuple[str, float | None], list[float]] = {}
     for record in records:
         groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])
-    return {key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-            for key, values in groups.items()}
+    return {
+        key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+        for key, values in groups.items()
+    }

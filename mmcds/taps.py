@@ -69,13 +69,15 @@ def as_map(value: Tensor | Sequence, tap: Tap) -> Tensor:
         value = value[0]
     if not isinstance(value, Tensor) or value.ndim not in (2, 3, 4):
         what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f'tap {tap!r} puts out {what}; a map (M, C, H, W), tokens (M, L, C) or a vector '
-                          '(M, C) is needed. Tap a module whose output is one of these.')
+        raise ConfigError(
+            f'tap {tap!r} puts out {what}; a map (M, C, H, W), tokens (M, L, C) or a vector '
+            '(M, C) is needed. Tap a module whose output is one of these.'
+        )
     if value.ndim == 2:
         return value[..., None, None]
     if value.ndim == 3:
         side = math.isqrt(value.shape[1])
-        return value[:, -side * side:].transpose(1, 2).unflatten(2, (side, side))
+        return value[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
     return value
 
 
@@ -98,12 +100,15 @@ class TappedBackbone:
         modules = dict(backbone.named_modules())
         for tap in self.taps:
             if isinstance(tap, int) and tap not in self.stages:
-                raise ConfigError(f'{type(backbone).__name__} has no stage {tap}; its out_indices are '
-                                  f'{self.stages}. Use one of them, or the name of a module as the tap.')
+                raise ConfigError(
+                    f'{type(backbone).__name__} has no stage {tap}; its out_indices are '
+                    f'{self.stages}. Use one of them, or the name of a module as the tap.'
+                )
             if isinstance(tap, str) and (not tap or tap not in modules):
                 near = difflib.get_close_matches(tap, modules, n=3, cutoff=0) if tap else list(modules)[1:4]
-                raise ConfigError(f'{type(backbone).__name__} has no module {tap!r} to tap; similar names: '
-                                  f'{", ".join(near)}.')
+                raise ConfigError(
+                    f'{type(backbone).__name__} has no module {tap!r} to tap; similar names: {", ".join(near)}.'
+                )
 
     def __call__(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, dict[Tap, Tensor]]:
         """Run ``backbone`` on (M, 3, H, W); return its last output and the map of every tap."""
@@ -114,10 +119,12 @@ class TappedBackbone:
             def hook(module: nn.Module, args: tuple, output: Tensor | Sequence) -> None:
                 heard[tap] = as_map(output, tap)
                 versions[tap] = heard[tap]._version
+
             return hook
 
-        handles = [backbone.get_submodule(tap).register_forward_hook(listen(tap))
-                   for tap in self.taps if isinstance(tap, str)]
+        handles = [
+            backbone.get_submodule(tap).register_forward_hook(listen(tap)) for tap in self.taps if isinstance(tap, str)
+        ]
         try:
             outputs = backbone(images)
         finally:
@@ -125,17 +132,23 @@ class TappedBackbone:
                 handle.remove()
         for tap, version in versions.items():
             if heard[tap]._version != version:
-                raise ConfigError(f'tap {tap!r}: the next layer overwrites this output in place, so what '
-                                  'would be heard is not what the module put out. Tap the next layer.')
+                raise ConfigError(
+                    f'tap {tap!r}: the next layer overwrites this output in place, so what '
+                    'would be heard is not what the module put out. Tap the next layer.'
+                )
         if len(outputs) < len(self.stages):
-            raise ConfigError(f'{type(backbone).__name__} returned {len(outputs)} outputs for out_indices '
-                              f'{self.stages}; a tapped stage does not exist. Change the taps.')
+            raise ConfigError(
+                f'{type(backbone).__name__} returned {len(outputs)} outputs for out_indices '
+                f'{self.stages}; a tapped stage does not exist. Change the taps.'
+            )
         for tap in self.taps:
             if isinstance(tap, int):
                 heard[tap] = as_map(outputs[self.stages.index(tap)], tap)
             elif tap not in heard:
-                raise ConfigError(f'tap {tap!r}: this module did not run in the forward pass of '
-                                  f'{type(backbone).__name__}. Tap a module that does.')
+                raise ConfigError(
+                    f'tap {tap!r}: this module did not run in the forward pass of '
+                    f'{type(backbone).__name__}. Tap a module that does.'
+                )
         return outputs[-1], heard
 
     @torch.no_grad()
@@ -149,16 +162,20 @@ class TappedBackbone:
         conv = next((p for p in ghost.parameters() if p.ndim == 4), None)
         side = getattr(backbone, 'img_size', 224)
         height, width = (side, side) if isinstance(side, int) else side
-        images = torch.zeros(1, 3 if conv is None else conv.shape[1], height, width, device='meta',
-                             dtype=next(ghost.parameters()).dtype)
+        images = torch.zeros(
+            1, 3 if conv is None else conv.shape[1], height, width, device='meta', dtype=next(ghost.parameters()).dtype
+        )
         final, heard = self(ghost, images)
 
         def measure(value: Tensor) -> TapInfo:
             return TapInfo(channels=value.shape[1], stride=height / value.shape[2])
 
-        return NetworkInfo(name=type(backbone).__name__, num_classes=num_classes,
-                           taps={tap: measure(value) for tap, value in heard.items()},
-                           final=measure(as_map(final, 'last output')))
+        return NetworkInfo(
+            name=type(backbone).__name__,
+            num_classes=num_classes,
+            taps={tap: measure(value) for tap, value in heard.items()},
+            final=measure(as_map(final, 'last output')),
+        )
 
 
 def build_backbone(backbone: dict | nn.Module, taps: Iterable[Tap]) -> nn.Module:
@@ -178,11 +195,14 @@ def build_backbone(backbone: dict | nn.Module, taps: Iterable[Tap]) -> nn.Module
         built = MODELS.build(backbone)
     own = getattr(built, 'out_indices', None)
     if own is None:
-        raise ConfigError(f'{type(built).__name__} has no numbered stages, but taps {sorted(stages)} were '
-                          'asked for. Name modules of the backbone instead.')
+        raise ConfigError(
+            f'{type(built).__name__} has no numbered stages, but taps {sorted(stages)} were '
+            'asked for. Name modules of the backbone instead.'
+        )
     count = getattr(built, 'num_stages', math.inf)
     wrong = sorted(stage for stage in stages if not 0 <= stage < count)
     if wrong:
-        raise ConfigError(f'{type(built).__name__} has no stage {wrong[0]}; its stages are 0 to {count - 1}. '
-                          'Change the taps.')
+        raise ConfigError(
+            f'{type(built).__name__} has no stage {wrong[0]}; its stages are 0 to {count - 1}. Change the taps.'
+        )
     return MODELS.build({**backbone, 'out_indices': tuple(sorted(stages | set(own)))})

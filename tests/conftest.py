@@ -15,7 +15,7 @@ import replicas  # noqa: E402
 import mmcds  # noqa: E402, F401
 
 #: Start of a script that imports MMDetection's models where mmcv has no compiled operators, and needs none.
-STUB_OPERATORS = '''
+STUB_OPERATORS = """
 import sys, types
 try:
     import mmcv._ext
@@ -23,7 +23,7 @@ except ImportError:
     stub = types.ModuleType('mmcv._ext')
     stub.__getattr__ = lambda name: None
     sys.modules['mmcv._ext'] = stub
-'''
+"""
 
 
 def load_tool(name: str):
@@ -40,6 +40,7 @@ def _no_leftovers():
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
+
     for manager in (MessageHub, Visualizer, MMLogger, DefaultScope):
         manager._instance_dict.clear()
     torch.manual_seed(0)
@@ -68,8 +69,12 @@ def any_checksum(monkeypatch):
 
 def child_environment() -> dict[str, str]:
     """Environment of child processes: this interpreter's scripts first, one thread each."""
-    return {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-            'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    return {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
 
 
 @pytest.fixture

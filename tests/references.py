@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 
-def contrastive_reference(embeddings: Tensor, labels: Tensor | None = None, temperature=0.07, positives='out',
-                          weights: Tensor | None = None, exclude=()) -> Tensor:
+def contrastive_reference(
+    embeddings: Tensor,
+    labels: Tensor | None = None,
+    temperature=0.07,
+    positives='out',
+    weights: Tensor | None = None,
+    exclude=(),
+) -> Tensor:
     """SupCon (Equations 2 and 3 of its paper), anchor by anchor; labels None is NT-Xent."""
     views, images, width = embeddings.shape
     rows = embeddings.reshape(views * images, width)
@@ -30,7 +36,6 @@ def contrastive_reference(embeddings: Tensor, labels: Tensor | None = None, temp
         else:
             weight = weights[i % images] if weights.ndim == 1 else weights[i // images, i % images]
         log_likelihood = torch.stack(mates) - torch.stack(others).logsumexp(0)
-        value = (-log_likelihood.mean() if positives == 'out' else
-                 math.log(len(mates)) - log_likelihood.logsumexp(0))
+        value = -log_likelihood.mean() if positives == 'out' else math.log(len(mates)) - log_likelihood.logsumexp(0)
         total, norm = total + weight * value, norm + weight
     return total / norm if norm > 0 else rows.sum() * 0

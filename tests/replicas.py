@@ -22,9 +22,15 @@ def write_cifar10(root: Path, per_batch: int = 4, test: int = 6) -> None:
     rng = np.random.default_rng(0)
     folder = root / 'cifar-10-batches-py'
     for name, count in [(f'data_batch_{i}', per_batch) for i in range(1, 6)] + [('test_batch', test)]:
-        _pickle(folder / name, {'batch_label': name, 'data': _rows(rng, count),
-                                'labels': [int(v) for v in rng.integers(0, 10, count)],
-                                'filenames': [f'{name}_{i}.png' for i in range(count)]})
+        _pickle(
+            folder / name,
+            {
+                'batch_label': name,
+                'data': _rows(rng, count),
+                'labels': [int(v) for v in rng.integers(0, 10, count)],
+                'filenames': [f'{name}_{i}.png' for i in range(count)],
+            },
+        )
     names = ['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck']
     _pickle(folder / 'batches.meta', {'num_cases_per_batch': per_batch, 'label_names': names, 'num_vis': 3072})
 
@@ -34,12 +40,23 @@ def write_cifar100(root: Path, train: int = 20, test: int = 6) -> None:
     rng = np.random.default_rng(1)
     folder = root / 'cifar-100-python'
     for name, count in (('train', train), ('test', test)):
-        _pickle(folder / name, {'batch_label': name, 'data': _rows(rng, count),
-                                'fine_labels': [int(v) for v in rng.integers(0, 100, count)],
-                                'coarse_labels': [int(v) for v in rng.integers(0, 20, count)],
-                                'filenames': [f'{name}_{i}.png' for i in range(count)]})
-    _pickle(folder / 'meta', {'fine_label_names': [f'class_{i}' for i in range(100)],
-                              'coarse_label_names': [f'group_{i}' for i in range(20)]})
+        _pickle(
+            folder / name,
+            {
+                'batch_label': name,
+                'data': _rows(rng, count),
+                'fine_labels': [int(v) for v in rng.integers(0, 100, count)],
+                'coarse_labels': [int(v) for v in rng.integers(0, 20, count)],
+                'filenames': [f'{name}_{i}.png' for i in range(count)],
+            },
+        )
+    _pickle(
+        folder / 'meta',
+        {
+            'fine_label_names': [f'class_{i}' for i in range(100)],
+            'coarse_label_names': [f'group_{i}' for i in range(20)],
+        },
+    )
 
 
 def write_imagenet(root: Path, classes: int = 1000, val: int = 6) -> None:

@@ -10,17 +10,37 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ('cds', 'plain')  # other folders are executed by the tests of their methods
 LEAVES = sorted(path.relative_to(ROOT) for method in METHODS for path in (ROOT / 'configs' / method).glob('*.py'))
-SMALL = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'train_dataloader.dataset.indices=4',
-         'val_dataloader.batch_size=3', 'val_dataloader.num_workers=0', 'val_dataloader.dataset.indices=6',
-         'default_hooks.logger.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1',
-         'default_hooks.checkpoint.save_best=None', 'optim_wrapper.optimizer.lr=1e-4']
+SMALL = [
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.dataset.indices=4',
+    'val_dataloader.batch_size=3',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=6',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+    'default_hooks.checkpoint.save_best=None',
+    'optim_wrapper.optimizer.lr=1e-4',
+]
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
 def test_config_trains_validates_saves_and_resumes(leaf, tool, tmp_path, data_root, any_checksum):
     def run(epochs, *arguments):
-        return tool('train').main([str(ROOT / leaf), '--work-dir', str(tmp_path), '--data-root', str(data_root),
-                                   *arguments, '--cfg-options', *SMALL, f'train_cfg.max_epochs={epochs}'])
+        return tool('train').main(
+            [
+                str(ROOT / leaf),
+                '--work-dir',
+                str(tmp_path),
+                '--data-root',
+                str(data_root),
+                *arguments,
+                '--cfg-options',
+                *SMALL,
+                f'train_cfg.max_epochs={epochs}',
+            ]
+        )
+
     first = run(1)
     scores = first.message_hub.get_scalar('val/accuracy/top1').data[0]
     assert 0 <= scores[0] <= 100
@@ -44,24 +64,34 @@ def test_plain_twin_differs_in_method_and_views_only(leaf):
     ours, plain = Config.fromfile(ROOT / leaf), Config.fromfile(twin)
     assert plain.model.get('supervisions') is None
     ours.model.pop('supervisions')
-    for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'data_preprocessor', 'val_dataloader',
-                'randomness', 'auto_scale_lr'):
+    for key in (
+        'model',
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'data_preprocessor',
+        'val_dataloader',
+        'randomness',
+        'auto_scale_lr',
+    ):
         assert ours[key] == plain[key], key
     assert ours.train_pipeline[1]['views'][0] == plain.train_pipeline[1]['views'][0]
     assert len(ours.train_pipeline[1]['views']) == 2
     assert len(plain.train_pipeline[1]['views']) == 1
 
 
-@pytest.mark.parametrize('name, epochs, batch, lr, decay, milestones', [
-    ('resnet50_in1k', 90, 256, .1, 1e-4, [30, 60]), ('resnet18_cifar100', 300, 128, .1, 5e-4, [90, 180, 280])])
+@pytest.mark.parametrize(
+    'name, epochs, batch, lr, decay, milestones',
+    [('resnet50_in1k', 90, 256, 0.1, 1e-4, [30, 60]), ('resnet18_cifar100', 300, 128, 0.1, 5e-4, [90, 180, 280])],
+)
 def test_recipe_is_the_one_of_paper_and_released_code(name, epochs, batch, lr, decay, milestones):
     config = Config.fromfile(ROOT / f'configs/cds/{name}.py')
     assert config.train_cfg.max_epochs == epochs
     assert config.auto_scale_lr.base_batch_size == batch
-    assert config.optim_wrapper.optimizer.to_dict() == dict(type='SGD', lr=lr, momentum=.9, weight_decay=decay)
+    assert config.optim_wrapper.optimizer.to_dict() == dict(type='SGD', lr=lr, momentum=0.9, weight_decay=decay)
     assert config.param_scheduler[0].milestones == milestones
     cds = config.model.supervisions.cds
-    assert (cds.loss.type, cds.loss.temperature, cds.loss.loss_weight) == ('SupConLoss', .07, .1)
+    assert (cds.loss.type, cds.loss.temperature, cds.loss.loss_weight) == ('SupConLoss', 0.07, 0.1)
     assert (tuple(cds.neck.taps), cds.neck.head) == ((0, 1, 2, 3), 'sepconv')
     paper = Config.fromfile(ROOT / f'configs/cds/{name}-paper.py').model.supervisions.cds.neck
     assert (tuple(paper.taps), paper.head) == ((0, 1, 2), 'sepconv+mlp')
@@ -73,8 +103,11 @@ def test_every_leaf_is_in_a_metafile_and_every_entry_is_a_file():
     for metafile in index:
         for model in yaml.safe_load((ROOT / metafile).read_text())['Models']:
             named[model['Config']] = model['Name']
-    found = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('*/*.py')
-             if not path.parent.name.startswith('_')}
+    found = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / 'configs').glob('*/*.py')
+        if not path.parent.name.startswith('_')
+    }
     assert set(named) == found
     for config, name in named.items():
         assert name == f'{Path(config).parent.name}_{Path(config).stem}'

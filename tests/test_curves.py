@@ -20,22 +20,23 @@ def step(n, loss):
 
 @pytest.fixture
 def stopped_run(tmp_path):
-    write(tmp_path / '20240101_1', [step(5, 3.), step(10, 2.), {'accuracy/top1': 50., 'step': 1}, step(15, 9.)])
-    write(tmp_path / '20240101_2', [step(15, 1.), {'accuracy/top1': 60., 'step': 2}])
+    write(tmp_path / '20240101_1', [step(5, 3.0), step(10, 2.0), {'accuracy/top1': 50.0, 'step': 1}, step(15, 9.0)])
+    write(tmp_path / '20240101_2', [step(15, 1.0), {'accuracy/top1': 60.0, 'step': 2}])
     return tmp_path
 
 
 def test_a_repeated_step_counts_once_with_its_later_value(stopped_run):
     train, val = read_scalars(stopped_run)
-    assert [(r['iter'], r['loss']) for r in train] == [(5, 3.), (10, 2.), (15, 1.)]
-    assert [(r['epoch'], r['accuracy/top1']) for r in val] == [(1, 50.), (2, 60.)]
+    assert [(r['iter'], r['loss']) for r in train] == [(5, 3.0), (10, 2.0), (15, 1.0)]
+    assert [(r['epoch'], r['accuracy/top1']) for r in val] == [(1, 50.0), (2, 60.0)]
 
 
 def test_the_picture_is_written_and_not_blank(stopped_run, tmp_path):
     from matplotlib.image import imread
+
     picture = imread(plot_curves(stopped_run, tmp_path / 'curves.png'))
     assert picture.shape[0] > 300
-    assert picture.std() > .05
+    assert picture.std() > 0.05
 
 
 def test_the_command_says_where_the_picture_is(stopped_run, tmp_path, tool, capsys):

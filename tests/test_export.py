@@ -23,17 +23,20 @@ FASHION = 'mmcds::cds/resnet18w16_fashion.py'
 def write_checkpoint(path, name, ema=False):
     """What the runner would write after training, with weights and statistics that are all different."""
     from mmengine.hub import get_config
+
     config = get_config(name)
     model = MODELS.build(Config(dict(config.model, _scope_='mmpretrain')))
     model.init_weights()
     for buffer in model.buffers():
         if buffer.is_floating_point():
-            buffer.uniform_(.5, 1.5)
+            buffer.uniform_(0.5, 1.5)
     state = model.state_dict()
     checkpoint = dict(state_dict=state, meta=dict(cfg=config.pretty_text, epoch=3, experiment_name='a run'))
     if ema:
-        checkpoint['ema_state_dict'] = {'steps': torch.tensor(1), **{
-            f'module.{key}': value + 1 for key, value in state.items()}}
+        checkpoint['ema_state_dict'] = {
+            'steps': torch.tensor(1),
+            **{f'module.{key}': value + 1 for key, value in state.items()},
+        }
     torch.save(checkpoint, path)
     return model
 
@@ -70,12 +73,15 @@ def test_a_bare_host_backbone_takes_every_tensor_and_gives_the_same_features(res
 def test_torchvision_and_timm_classifiers_give_the_same_logits(resnet50, tmp_path):
     import timm
     import torchvision
+
     path, model = resnet50
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = model.head(model.extract_feat(images))
-    for layout, network in (('torchvision', torchvision.models.resnet50(weights=None)),
-                            ('timm', timm.create_model('resnet50', pretrained=False))):
+    for layout, network in (
+        ('torchvision', torchvision.models.resnet50(weights=None)),
+        ('timm', timm.create_model('resnet50', pretrained=False)),
+    ):
         export_backbone(path, tmp_path / f'{layout}.pth', layout=layout, with_head=True)
         network.load_state_dict(torch.load(tmp_path / f'{layout}.pth', weights_only=True)['state_dict'], strict=True)
         network.eval()
@@ -92,18 +98,18 @@ def test_resnet_of_mmdet_takes_every_tensor_and_gives_the_same_features(resnet50
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.save((images, model.backbone(images)), tmp_path / 'expected.pt')
-    script = f'''
+    script = f"""
 {STUB_OPERATORS}
 import torch
 from mmdet.models.backbones import ResNet
-network = ResNet(depth=50, init_cfg=dict(type='Pretrained', checkpoint={str(tmp_path / "backbone.pth")!r}))
-network.load_state_dict(torch.load({str(tmp_path / "backbone.pth")!r}, weights_only=True)['state_dict'], strict=True)
+network = ResNet(depth=50, init_cfg=dict(type='Pretrained', checkpoint={str(tmp_path / 'backbone.pth')!r}))
+network.load_state_dict(torch.load({str(tmp_path / 'backbone.pth')!r}, weights_only=True)['state_dict'], strict=True)
 torch.nn.Module.train(network, False)
-images, (expected, *_) = torch.load({str(tmp_path / "expected.pt")!r})
+images, (expected, *_) = torch.load({str(tmp_path / 'expected.pt')!r})
 with torch.no_grad():
     torch.testing.assert_close(network(images)[0], expected, rtol=0, atol=0)
 print(len(network.state_dict()), 'tensors')
-'''
+"""
     done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith('318 tensors')
@@ -130,8 +136,9 @@ def test_averaged_and_raw_weights_can_be_chosen(fashion, tmp_path):
     path, model = fashion
     averaged, raw = export_backbone(path, tmp_path / 'a.pth'), export_backbone(path, tmp_path / 'r.pth', ema=False)
     assert (averaged['weights'], raw['weights']) == ('ema', 'raw')
-    a, r = (torch.load(tmp_path / name, weights_only=True)['state_dict']['conv1.weight']
-            for name in ('a.pth', 'r.pth'))
+    a, r = (
+        torch.load(tmp_path / name, weights_only=True)['state_dict']['conv1.weight'] for name in ('a.pth', 'r.pth')
+    )
     assert torch.equal(a, model.backbone.conv1.weight)
     assert torch.equal(r, model.backbone.conv1.weight + 1)
 
@@ -147,11 +154,14 @@ def test_existing_files_are_kept_unless_told(fashion, tmp_path):
     assert (tmp_path / 'a.pth').read_bytes() != before
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(layout='keras'), "layout is 'keras'; choose one of openmmlab, torchvision, timm"),
-    (dict(layout='torchvision'), "layout 'torchvision' is known for the ImageNet ResNets"),
-    (dict(with_head=True), 'with_head is for the layouts torchvision and timm'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(layout='keras'), "layout is 'keras'; choose one of openmmlab, torchvision, timm"),
+        (dict(layout='torchvision'), "layout 'torchvision' is known for the ImageNet ResNets"),
+        (dict(with_head=True), 'with_head is for the layouts torchvision and timm'),
+    ],
+)
 def test_rejects_options_that_do_not_fit(fashion, tmp_path, kwargs, message):
     with pytest.raises(ConfigError, match=message):
         export_backbone(fashion[0], tmp_path / 'a.pth', **kwargs)

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_models_are_listed_by_name_and_by_task():
     names = list_models('*cds*')
     assert {'cds_resnet50_in1k', 'cds_resnet18_cifar100', 'cds_resnet18w16_fashion', 'plain_resnet50_in1k'} <= {
-        *names, *list_models('plain_*')}
+        *names,
+        *list_models('plain_*'),
+    }
     assert 'cds_resnet50_in1k' in list_models(task='Image Classification')
 
 
@@ -38,13 +40,16 @@ def test_get_model_builds_by_name_and_leaves_the_scope_alone():
 def test_the_inferencer_classifies_a_file_as_the_model_does(tmp_path, name):
     model = get_model('cds_resnet18w16_fashion', pretrained=False)
     model.init_weights()
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(
-        classes=[f'class {i}' for i in range(10)]))), tmp_path / 'model.pth')
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=[f'class {i}' for i in range(10)]))),
+        tmp_path / 'model.pth',
+    )
     channels = {'colour.png': (3,), 'grey.png': (), 'rgba.png': (4,)}[name]
     image = np.random.default_rng(0).integers(0, 256, (28, 28, *channels), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / name), image)
-    inferencer = ImageClassificationInferencer('cds_resnet18w16_fashion', pretrained=str(tmp_path / 'model.pth'),
-                                               device='cpu')
+    inferencer = ImageClassificationInferencer(
+        'cds_resnet18w16_fashion', pretrained=str(tmp_path / 'model.pth'), device='cpu'
+    )
     found = inferencer(str(tmp_path / name), show=False)[0]
     colour = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
     pixels = (torch.from_numpy(colour[..., ::-1].copy()).permute(2, 0, 1).float() - 72.94) / 90.02
@@ -63,31 +68,44 @@ def test_a_config_in_any_folder_can_inherit_and_change_ours(tmp_path):
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'mmcds::cds/resnet18_cifar100.py'\n"
         'model = dict(supervisions=dict(cds=dict(neck=dict(taps=(1, 2)), loss=dict(loss_weight=0.2))))\n'
-        "train_dataloader = dict(dataset=dict(data_root='/elsewhere'))\n")
+        "train_dataloader = dict(dataset=dict(data_root='/elsewhere'))\n"
+    )
     config = Config.fromfile(tmp_path / 'mine.py')
     assert config.train_dataloader.dataset.data_root == '/elsewhere'
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(config.model)
     assert list(model.supervisions['cds'].neck.heads) == ['stage1', 'stage2']
-    assert model.supervisions['cds'].loss.loss_weight == .2
+    assert model.supervisions['cds'].loss.loss_weight == 0.2
 
 
 def test_every_class_of_the_host_is_found_from_the_mmcds_scope():
     import mmpretrain.registry as host
 
     from mmcds import registry
+
     for name in ('ResNet', 'LinearClsHead', 'CDSNeck', 'ContrastiveSupervision'):
         assert registry.MODELS.get(name) is not None, name
-    for node, name in (('VISUALIZERS', 'UniversalVisualizer'), ('HOOKS', 'EMAHook'), ('DATASETS', 'ImageNet'),
-                       ('TRANSFORMS', 'PackInputs'), ('METRICS', 'Accuracy'), ('OPTIMIZERS', 'Lamb')):
+    for node, name in (
+        ('VISUALIZERS', 'UniversalVisualizer'),
+        ('HOOKS', 'EMAHook'),
+        ('DATASETS', 'ImageNet'),
+        ('TRANSFORMS', 'PackInputs'),
+        ('METRICS', 'Accuracy'),
+        ('OPTIMIZERS', 'Lamb'),
+    ):
         assert getattr(registry, node).get(name) is not None, name
     assert {n for n in host.__all__ if hasattr(getattr(host, n), 'build')} == set(registry.__all__)
 
 
-@pytest.mark.parametrize('order', ['import mmdet.registry; import mmpretrain; import mmcds',
-                                   'import mmcds; import mmpretrain; import mmdet.registry'])
+@pytest.mark.parametrize(
+    'order',
+    [
+        'import mmdet.registry; import mmpretrain; import mmcds',
+        'import mmcds; import mmpretrain; import mmdet.registry',
+    ],
+)
 def test_an_mmdet_config_can_name_our_classes_in_either_import_order(environment, order):
-    script = f'''
+    script = f"""
 {STUB_OPERATORS}
 {order}
 from mmengine.registry import DefaultScope, MODELS
@@ -97,7 +115,7 @@ with DefaultScope.overwrite_default_scope('mmdet'):
     backbone = detection.build(dict(type='mmpretrain.ResNet_CIFAR', depth=18))
     loss = MODELS.build(dict(type='mmpretrain.NTXentLoss'))
 print(type(neck).__name__, type(backbone).__name__, type(loss).__name__, DefaultScope.get_current_instance())
-'''
+"""
     done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().splitlines()[-1] == 'CDSNeck ResNet_CIFAR NTXentLoss None'

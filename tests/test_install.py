@@ -23,19 +23,29 @@ def wheel(tmp_path_factory):
         if name and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    done = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w',
-                           str(out), str(source)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(out), str(source)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return next(out.glob('mmcds-*.whl'))
 
 
 def test_wheel_ships_configs_tools_index_images_and_licences(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {f'mmcds/.mim/{path.relative_to(ROOT)}' for folder in ('configs', 'tools')
-               for path in (ROOT / folder).rglob('*.*') if '__pycache__' not in path.parts and tracked(path)}
+    shipped = {
+        f'mmcds/.mim/{path.relative_to(ROOT)}'
+        for folder in ('configs', 'tools')
+        for path in (ROOT / folder).rglob('*.*')
+        if '__pycache__' not in path.parts and tracked(path)
+    }
     assert shipped <= names
-    assert {'mmcds/.mim/model-index.yml', 'mmcds/datasets/fashion_mnist/LICENSE',
-            'mmcds/datasets/fashion_mnist/train-images-idx3-ubyte'} <= names
+    assert {
+        'mmcds/.mim/model-index.yml',
+        'mmcds/datasets/fashion_mnist/LICENSE',
+        'mmcds/datasets/fashion_mnist/train-images-idx3-ubyte',
+    } <= names
     assert any(name.endswith('LICENSE') and 'dist-info' in name for name in names)
     assert not any('work_dirs' in name or name.startswith('tests') for name in names)
 
@@ -48,7 +58,7 @@ def tracked(path: Path) -> bool:
 def test_an_installed_wheel_finds_its_configs_and_images(wheel, tmp_path, environment):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')
-    script = '''
+    script = """
 import mmcds, mmengine.hub
 from mmcds.host import resources
 from mmpretrain import get_model
@@ -58,12 +68,23 @@ print(mmengine.hub.get_config('mmcds::cds/resnet50_in1k.py').train_cfg.max_epoch
 print(type(get_model('cds_resnet18w16_fashion')).__name__)
 from mmcds.datasets import EmbeddedFashionMNIST
 print(len(EmbeddedFashionMNIST(split='train')), len(EmbeddedFashionMNIST(split='test')))
-'''
-    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True,
-                          env={**environment, 'PYTHONPATH': str(tmp_path / 'site')})
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**environment, 'PYTHONPATH': str(tmp_path / 'site')},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == [str(tmp_path / 'site/mmcds/__init__.py'), str(tmp_path / 'site/mmcds/.mim'), '90',
-                                   'CDSClassifier', '5000', '2000']
+    assert done.stdout.split() == [
+        str(tmp_path / 'site/mmcds/__init__.py'),
+        str(tmp_path / 'site/mmcds/.mim'),
+        '90',
+        'CDSClassifier',
+        '5000',
+        '2000',
+    ]
 
 
 def test_an_editable_installation_has_links_and_never_a_stale_copy():
@@ -77,8 +98,12 @@ def test_an_editable_installation_has_links_and_never_a_stale_copy():
 
 def test_tested_pins_lie_within_the_ranges_of_setup():
     from packaging.requirements import Requirement
-    pins = dict(line.split('==') for line in (ROOT / 'constraints.txt').read_text().splitlines()
-                if '==' in line and not line.startswith('#'))
+
+    pins = dict(
+        line.split('==')
+        for line in (ROOT / 'constraints.txt').read_text().splitlines()
+        if '==' in line and not line.startswith('#')
+    )
     text = (ROOT / 'setup.py').read_text()
     seen = 0
     for line in text.split('install_requires=[')[1].split('zip_safe')[0].splitlines():
@@ -94,7 +119,7 @@ def test_tested_pins_lie_within_the_ranges_of_setup():
 
 
 def test_python_range_is_the_same_everywhere():
-    assert ">=3.10,<3.13" in (ROOT / 'setup.py').read_text()
+    assert '>=3.10,<3.13' in (ROOT / 'setup.py').read_text()
     assert '(3, 10) <= sys.version_info[:2] <= (3, 12)' in (ROOT / 'Makefile').read_text()
     assert 'target-version = "py310"' in (ROOT / 'pyproject.toml').read_text()
 

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from mmcds.errors import ConfigError
 from mmcds.preprocessor import CDSDataPreprocessor
 
-MEAN, STD = [10., 20., 30.], [2., 4., 5.]
+MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 5.0]
 
 
 def samples(*labels):
@@ -24,6 +24,7 @@ def test_views_leave_view_first_normalised_and_in_rgb():
 
 def test_a_plain_image_is_treated_as_the_host_treats_it():
     from mmpretrain.models import ClsDataPreprocessor
+
     images = torch.randint(0, 256, (3, 3, 4, 5), dtype=torch.uint8)
     data = dict(inputs=images, data_samples=samples(0, 1, 2))
     ours = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=True, num_classes=3)(data)

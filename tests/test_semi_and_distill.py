@@ -22,10 +22,16 @@ from mmcds.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
 DISTILL = sorted(path.name for path in (ROOT / 'configs/distill').glob('*.py'))
-SMALL = ['train_dataloader.num_workers=0', 'val_dataloader.batch_size=3', 'val_dataloader.num_workers=0',
-         'val_dataloader.dataset.indices=6', 'default_hooks.logger.interval=1',
-         'default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=None',
-         'optim_wrapper.optimizer.lr=1e-4']
+SMALL = [
+    'train_dataloader.num_workers=0',
+    'val_dataloader.batch_size=3',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=6',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+    'default_hooks.checkpoint.save_best=None',
+    'optim_wrapper.optimizer.lr=1e-4',
+]
 FASHION = ROOT / 'configs/distill/resnet18w8s_fashion.py'
 
 
@@ -52,13 +58,27 @@ def teacher_files(tmp_path_factory):
                 made[config] = folder / f'{len(made)}.pth'
                 torch.save(dict(state_dict=MODELS.build(model).state_dict()), made[config])
         return str(made[config])
+
     return make
 
 
 def trains_and_resumes(tool, leaf, folder, data, *options):
     def run(epochs, *arguments):
-        return tool('train').main([str(leaf), '--work-dir', str(folder), '--data-root', str(data), *arguments,
-                                   '--cfg-options', *SMALL, *options, f'train_cfg.max_epochs={epochs}'])
+        return tool('train').main(
+            [
+                str(leaf),
+                '--work-dir',
+                str(folder),
+                '--data-root',
+                str(data),
+                *arguments,
+                '--cfg-options',
+                *SMALL,
+                *options,
+                f'train_cfg.max_epochs={epochs}',
+            ]
+        )
+
     first = run(1)
     assert 0 <= first.message_hub.get_scalar('val/accuracy/top1').data[0][0] <= 100
     second = run(2, '--resume')
@@ -74,8 +94,14 @@ def test_semi_supervised_config_trains_validates_saves_and_resumes(name, tool, t
     config = Config.fromfile(ROOT / 'configs/semi' / name)
     unlabelled = config.train_dataloader.batch_sampler.num_unlabelled and 2
     _, runner = trains_and_resumes(
-        tool, ROOT / 'configs/semi' / name, tmp_path, data, 'train_dataloader.batch_size=4',
-        f'train_dataloader.batch_sampler.num_unlabelled={unlabelled}', 'train_dataloader.batch_sampler.epoch=2')
+        tool,
+        ROOT / 'configs/semi' / name,
+        tmp_path,
+        data,
+        'train_dataloader.batch_size=4',
+        f'train_dataloader.batch_sampler.num_unlabelled={unlabelled}',
+        'train_dataloader.batch_sampler.epoch=2',
+    )
     assert runner.train_dataloader.batch_sampler.sampler.epoch == 1, 'each epoch has an order of its own'
     labels = runner.train_dataloader.dataset.get_gt_labels()
     for batch in runner.train_dataloader.batch_sampler:
@@ -83,13 +109,20 @@ def test_semi_supervised_config_trains_validates_saves_and_resumes(name, tool, t
 
 
 @pytest.mark.parametrize('name', DISTILL)
-def test_distillation_config_trains_validates_saves_and_resumes(name, tool, tmp_path, data, any_checksum,
-                                                               teacher_files):
+def test_distillation_config_trains_validates_saves_and_resumes(
+    name, tool, tmp_path, data, any_checksum, teacher_files
+):
     teacher = Config.fromfile(ROOT / 'configs/distill' / name).model.get('teacher')
     options = [f'model.teacher.checkpoint={teacher_files(teacher.config)}'] if teacher else []
     checkpoint, _ = trains_and_resumes(
-        tool, ROOT / 'configs/distill' / name, tmp_path, data, 'train_dataloader.batch_size=2',
-        'train_dataloader.dataset.indices=4', *options)
+        tool,
+        ROOT / 'configs/distill' / name,
+        tmp_path,
+        data,
+        'train_dataloader.batch_size=2',
+        'train_dataloader.dataset.indices=4',
+        *options,
+    )
     assert ('teacher' in checkpoint['meta']) == bool(teacher)
     if teacher:
         assert checkpoint['meta']['teacher']['config'] == teacher.config
@@ -119,9 +152,15 @@ def test_the_baseline_has_the_same_labels_steps_and_view_0(name):
     assert ours.train_dataloader == plain.train_dataloader
 
 
-@pytest.mark.parametrize('name, weights, temperature', [
-    ('resnet18_cifar100.py', (.1, .1, 1.0), 3.0), ('resnet18_cifar10.py', (.1, .1, 1.0), 3.0),
-    ('resnet18_in1k.py', (.5, .5, 1.0), 1.0), ('resnet50_in1k.py', (.5, .5, 1.0), 1.0)])
+@pytest.mark.parametrize(
+    'name, weights, temperature',
+    [
+        ('resnet18_cifar100.py', (0.1, 0.1, 1.0), 3.0),
+        ('resnet18_cifar10.py', (0.1, 0.1, 1.0), 3.0),
+        ('resnet18_in1k.py', (0.5, 0.5, 1.0), 1.0),
+        ('resnet50_in1k.py', (0.5, 0.5, 1.0), 1.0),
+    ],
+)
 def test_weights_and_temperature_are_those_of_the_released_scripts(name, weights, temperature):
     used = Config.fromfile(ROOT / 'configs/distill' / name).model.supervisions
     assert (used.cds.loss.loss_weight, used.embedding.loss_weight, used.logit.loss_weight) == weights
@@ -138,14 +177,27 @@ def last_state(folder):
 
 def test_with_all_labels_kept_training_equals_the_supervised_one_bit_for_bit(tool, tmp_path):
     leaf = tmp_path / 'kept.py'
-    leaf.write_text("_base_ = 'mmcds::cds/resnet18w16_fashion.py'\n"
-                    "train_dataloader = dict(dataset=dict(_delete_=True, type='PartiallyLabelledDataset', "
-                    'fraction=1.0, dataset={{_base_.train_dataloader.dataset}}))\n')
-    for name, config, key in (('all', ROOT / 'configs/cds/resnet18w16_fashion.py', 'dataset'),
-                              ('kept', leaf, 'dataset.dataset')):
-        tool('train').main([str(config), '--work-dir', str(tmp_path / name), '--cfg-options', *SMALL,
-                            'train_dataloader.batch_size=8', f'train_dataloader.{key}.indices=24',
-                            'train_cfg.max_epochs=1'])
+    leaf.write_text(
+        "_base_ = 'mmcds::cds/resnet18w16_fashion.py'\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='PartiallyLabelledDataset', "
+        'fraction=1.0, dataset={{_base_.train_dataloader.dataset}}))\n'
+    )
+    for name, config, key in (
+        ('all', ROOT / 'configs/cds/resnet18w16_fashion.py', 'dataset'),
+        ('kept', leaf, 'dataset.dataset'),
+    ):
+        tool('train').main(
+            [
+                str(config),
+                '--work-dir',
+                str(tmp_path / name),
+                '--cfg-options',
+                *SMALL,
+                'train_dataloader.batch_size=8',
+                f'train_dataloader.{key}.indices=24',
+                'train_cfg.max_epochs=1',
+            ]
+        )
     full, kept = last_state(tmp_path / 'all'), last_state(tmp_path / 'kept')
     assert full.keys() == kept.keys()
     for key, value in full.items():
@@ -154,16 +206,25 @@ def test_with_all_labels_kept_training_equals_the_supervised_one_bit_for_bit(too
 
 def network(**kwargs):
     groups = dict(type='mmpretrain.GN', num_groups=2)  # BatchNorm would see the unlabelled images
-    return MODELS.build(dict(
-        type='mmpretrain.CDSClassifier', neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_cfg=groups),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=32), **kwargs)).double()
+    return MODELS.build(
+        dict(
+            type='mmpretrain.CDSClassifier',
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, norm_cfg=groups),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=32),
+            **kwargs,
+        )
+    ).double()
 
 
 def supervision(loss_weight):
-    return dict(cds=dict(
-        type='mmpretrain.ContrastiveSupervision', loss=dict(type='mmpretrain.SupConLoss', loss_weight=loss_weight),
-        neck=dict(type='mmpretrain.CDSNeck', taps=(0, 3), norm_cfg=dict(type='GN', num_groups=2))))
+    return dict(
+        cds=dict(
+            type='mmpretrain.ContrastiveSupervision',
+            loss=dict(type='mmpretrain.SupConLoss', loss_weight=loss_weight),
+            neck=dict(type='mmpretrain.CDSNeck', taps=(0, 3), norm_cfg=dict(type='GN', num_groups=2)),
+        )
+    )
 
 
 def samples(labels):
@@ -216,10 +277,19 @@ def test_a_second_folder_of_unlabelled_images_trains_beside_the_labelled_set(too
     (tmp_path / 'x2.py').write_text(
         "_base_ = 'mmcds::semi/resnet18w16s_fashion.py'\n"
         'train_dataloader = dict(batch_size=6, batch_sampler=dict(num_unlabelled=3), dataset=dict(\n'
-        "    fraction=None, dataset=dict(indices=12), unlabelled=dict(\n"
-        f"        type='CustomDataset', data_root={str(tmp_path / 'more')!r}, with_label=False)))\n")
-    runner = tool('train').main([str(tmp_path / 'x2.py'), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
-                                 *SMALL, 'train_cfg.max_epochs=1'])
+        '    fraction=None, dataset=dict(indices=12), unlabelled=dict(\n'
+        f"        type='CustomDataset', data_root={str(tmp_path / 'more')!r}, with_label=False)))\n"
+    )
+    runner = tool('train').main(
+        [
+            str(tmp_path / 'x2.py'),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--cfg-options',
+            *SMALL,
+            'train_cfg.max_epochs=1',
+        ]
+    )
     assert runner.iter == 6, '18 images would be 6 batches of 3, were all labelled'
     assert all(min(batch[3:]) >= 12 > max(batch[:3]) for batch in runner.train_dataloader.batch_sampler)
 
@@ -236,29 +306,42 @@ def distill_leaf(tmp_path, teacher_files):
         "_base_ = 'mmcds::distill/resnet18w8s_fashion.py'\n"
         "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
         f'model = dict(teacher=dict(checkpoint={file!r}))\n'
-        'train_dataloader = dict(batch_size=4, dataset=dict(indices=16))\n')
+        'train_dataloader = dict(batch_size=4, dataset=dict(indices=16))\n'
+    )
     return leaf, file
 
 
 def network_hash(model):
-    return hashlib.sha256(b''.join(value.numpy().tobytes()
-                                   for value in model.teacher._network.state_dict().values())).hexdigest()
+    return hashlib.sha256(
+        b''.join(value.numpy().tobytes() for value in model.teacher._network.state_dict().values())
+    ).hexdigest()
 
 
-def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never_stopped(tool, tmp_path,
-                                                                                      distill_leaf):
+def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never_stopped(tool, tmp_path, distill_leaf):
     leaf, file = distill_leaf
 
     def run(name, epochs, *arguments):
-        return tool('train').main([str(leaf), '--work-dir', str(tmp_path / name), *arguments, '--cfg-options', *SMALL,
-                                   'default_hooks.checkpoint.max_keep_ckpts=2', f'train_cfg.max_epochs={epochs}'])
+        return tool('train').main(
+            [
+                str(leaf),
+                '--work-dir',
+                str(tmp_path / name),
+                *arguments,
+                '--cfg-options',
+                *SMALL,
+                'default_hooks.checkpoint.max_keep_ckpts=2',
+                f'train_cfg.max_epochs={epochs}',
+            ]
+        )
+
     never_stopped = run('whole', 2)
     run('parts', 1)
     resumed = run('parts', 2, '--resume')
     untouched = Teacher(**never_stopped.cfg.model.teacher, embeddings_of=['cds'])
     untouched.load()
-    expected = hashlib.sha256(b''.join(
-        value.numpy().tobytes() for value in untouched._network.state_dict().values())).hexdigest()
+    expected = hashlib.sha256(
+        b''.join(value.numpy().tobytes() for value in untouched._network.state_dict().values())
+    ).hexdigest()
     assert network_hash(never_stopped.model) == network_hash(resumed.model) == expected
     whole, parts = (torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('whole', 'parts'))
     for key in ('state_dict', 'ema_state_dict'):
@@ -270,11 +353,21 @@ def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never
 
 def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, distill_leaf):
     leaf, _ = distill_leaf
-    tool('train').main([str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *SMALL,
-                        'train_cfg.max_epochs=1'])
-    metrics = tool('test').main([str(leaf), str(tmp_path / 'run' / 'epoch_1.pth'), '--work-dir',
-                                 str(tmp_path / 'test'), '--cfg-options', 'test_dataloader.dataset.indices=6',
-                                 'test_dataloader.num_workers=0', 'model.teacher.checkpoint=gone.pth'])
+    tool('train').main(
+        [str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *SMALL, 'train_cfg.max_epochs=1']
+    )
+    metrics = tool('test').main(
+        [
+            str(leaf),
+            str(tmp_path / 'run' / 'epoch_1.pth'),
+            '--work-dir',
+            str(tmp_path / 'test'),
+            '--cfg-options',
+            'test_dataloader.dataset.indices=6',
+            'test_dataloader.num_workers=0',
+            'model.teacher.checkpoint=gone.pth',
+        ]
+    )
     assert 0 <= metrics['accuracy/top1'] <= 100
 
 
@@ -286,25 +379,51 @@ def test_resuming_with_another_teacher_is_refused(tool, tmp_path, distill_leaf):
     other['state_dict']['head.fc.bias'] += 1
     torch.save(other, tmp_path / 'other.pth')
     with pytest.raises(ConfigError, match=r'started with the teacher \d\.pth .* but other\.pth is another file'):
-        tool('train').main([*run, '--resume', '--cfg-options', *SMALL, 'train_cfg.max_epochs=2',
-                            f'model.teacher.checkpoint={tmp_path / "other.pth"}'])
+        tool('train').main(
+            [
+                *run,
+                '--resume',
+                '--cfg-options',
+                *SMALL,
+                'train_cfg.max_epochs=2',
+                f'model.teacher.checkpoint={tmp_path / "other.pth"}',
+            ]
+        )
 
 
 def test_two_ranks_train_with_batches_that_lack_labels_and_with_a_teacher(tmp_path, environment, teacher_files):
     leaf = tmp_path / 'two.py'
     leaf.write_text(
         "_base_ = 'mmcds::distill/resnet18w8s_fashion.py'\n"
-        f"model = dict(teacher=dict(checkpoint="
-        f"{teacher_files('mmcds::distill/resnet18w16s_fashion-teacher.py')!r}))\n"
+        f'model = dict(teacher=dict(checkpoint='
+        f'{teacher_files("mmcds::distill/resnet18w16s_fashion-teacher.py")!r}))\n'
         'train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(_delete_=True,\n'
         "    type='PartiallyLabelledDataset', per_class=1, dataset=dict(type='EmbeddedFashionMNIST', split='train',\n"
-        '    indices=[*range(0, 24)], pipeline={{_base_.train_pipeline}})))\n')
-    done = subprocess.run(['tools/dist_train.sh', str(leaf), '2', '--work-dir', str(tmp_path / 'run'), '--cfg-options',
-                           *SMALL, 'train_cfg.max_epochs=1'], env=environment, cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+        '    indices=[*range(0, 24)], pipeline={{_base_.train_pipeline}})))\n'
+    )
+    done = subprocess.run(
+        [
+            'tools/dist_train.sh',
+            str(leaf),
+            '2',
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--cfg-options',
+            *SMALL,
+            'train_cfg.max_epochs=1',
+        ],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    scalars = [json.loads(line) for file in (tmp_path / 'run').glob('*/vis_data/scalars.json')
-               for line in file.read_text().splitlines()]
+    scalars = [
+        json.loads(line)
+        for file in (tmp_path / 'run').glob('*/vis_data/scalars.json')
+        for line in file.read_text().splitlines()
+    ]
     steps = [record for record in scalars if 'loss' in record]
     assert len(steps) == 6
     assert all(np.isfinite(record['loss']) for record in steps)
@@ -316,23 +435,43 @@ def test_two_ranks_train_with_batches_that_lack_labels_and_with_a_teacher(tmp_pa
 
 
 def test_views_of_a_partially_labelled_set_can_be_looked_at(tool, tmp_path, capsys):
-    tool('browse_views').main([str(ROOT / 'configs/semi/resnet18w16s_fashion.py'), '-n', '4', '--out',
-                               str(tmp_path / 'views.png')])
+    tool('browse_views').main(
+        [str(ROOT / 'configs/semi/resnet18w16s_fashion.py'), '-n', '4', '--out', str(tmp_path / 'views.png')]
+    )
     assert 'views.png: 4 images, 2 view(s) of 28 x 28 pixels' in capsys.readouterr().out
 
 
-TINY = ['train_cfg.max_epochs=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-        'val_dataloader.dataset.indices=20']
+TINY = [
+    'train_cfg.max_epochs=1',
+    'train_dataloader.num_workers=0',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=20',
+]
 
 
 def test_one_command_draws_figure_2_and_repeats_nothing(tool, tmp_path, capsys):
-    arguments = ['--fractions', '0.4', '--seeds', '0', '1', '--jobs', '2', '--out', str(tmp_path),
-                 '--cfg-options', *TINY, 'train_dataloader.batch_size=4', 'train_dataloader.batch_sampler.epoch=1',
-                 'train_dataloader.dataset.dataset.indices=300']
+    arguments = [
+        '--fractions',
+        '0.4',
+        '--seeds',
+        '0',
+        '1',
+        '--jobs',
+        '2',
+        '--out',
+        str(tmp_path),
+        '--cfg-options',
+        *TINY,
+        'train_dataloader.batch_size=4',
+        'train_dataloader.batch_sampler.epoch=1',
+        'train_dataloader.dataset.dataset.indices=300',
+    ]
     plain = ['--variants', 'plain', *arguments]
     records = tool('semi_supervised').main(plain)
     assert [(record['label'], record['x'], record['seed']) for record in records] == [
-        ('plain', 0.4, 0), ('plain', 0.4, 1)]
+        ('plain', 0.4, 0),
+        ('plain', 0.4, 1),
+    ]
     assert '(n=2)' in capsys.readouterr().out
     assert (tmp_path / 'figure2.png').stat().st_size > 5000
     before = (tmp_path / 'plain_0.4_0' / 'result.json').stat().st_mtime_ns
@@ -343,10 +482,26 @@ def test_one_command_draws_figure_2_and_repeats_nothing(tool, tmp_path, capsys):
 
 
 def test_one_command_trains_teacher_student_and_distilled_student(tool, tmp_path, capsys):
-    records = tool('distill').main(['--seeds', '3', '--jobs', '2', '--out', str(tmp_path), '--cfg-options', *TINY,
-                                    'train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=8'])
+    records = tool('distill').main(
+        [
+            '--seeds',
+            '3',
+            '--jobs',
+            '2',
+            '--out',
+            str(tmp_path),
+            '--cfg-options',
+            *TINY,
+            'train_dataloader.batch_size=4',
+            'train_dataloader.dataset.indices=8',
+        ]
+    )
     assert [record['label'] for record in records] == [
-        'resnet18w16s_fashion-teacher', 'resnet18w8s_fashion-plain', 'resnet18w8s_fashion-cds', 'resnet18w8s_fashion']
+        'resnet18w16s_fashion-teacher',
+        'resnet18w8s_fashion-plain',
+        'resnet18w8s_fashion-cds',
+        'resnet18w8s_fashion',
+    ]
     found = torch.load(tmp_path / 'resnet18w8s_fashion_3' / 'epoch_1.pth', weights_only=False)['meta']['teacher']
     teacher = tmp_path / 'resnet18w16s_fashion-teacher_3' / 'epoch_1.pth'
     assert found['sha256'] == hashlib.sha256(teacher.read_bytes()).hexdigest()
@@ -354,14 +509,20 @@ def test_one_command_trains_teacher_student_and_distilled_student(tool, tmp_path
 
 
 def test_a_training_that_fails_names_its_log(tool, tmp_path):
-    with pytest.raises(ConfigError, match=r'plain, seed 0: training ended with status 1. The last line of .*'
-                                          r'console.log: .*fraction is 2.0'):
-        tool('semi_supervised').main(['--variants', 'plain', '--fractions', '2', '--seeds', '0', '--out',
-                                      str(tmp_path)])
+    with pytest.raises(
+        ConfigError,
+        match=r'plain, seed 0: training ended with status 1. The last line of .*'
+        r'console.log: .*fraction is 2.0',
+    ):
+        tool('semi_supervised').main(
+            ['--variants', 'plain', '--fractions', '2', '--seeds', '0', '--out', str(tmp_path)]
+        )
 
 
 def test_summary_is_mean_and_sample_standard_deviation():
     from mmcds.sweep import summarise
+
     records = [dict(label='a', x=0.1, accuracy=value) for value in (80.0, 82.0, 84.0)] + [
-        dict(label='b', x=None, accuracy=50.0)]
+        dict(label='b', x=None, accuracy=50.0)
+    ]
     assert summarise(records) == {('a', 0.1): (82.0, 2.0, 3), ('b', None): (50.0, 0.0, 1)}

@@ -39,8 +39,22 @@ def test_core_needs_neither_rivals_nor_detection(path):
 
 def test_imports_follow_the_way_of_an_image():
     """A folder imports those that an image meets before it, never the other way round."""
-    order = ['errors.py', 'version.py', 'datasets', 'transforms', 'preprocessor.py', 'losses', 'taps.py', 'trace.py',
-             'necks', 'supervisions', 'export.py', 'classifiers', 'curves.py', 'hooks']
+    order = [
+        'errors.py',
+        'version.py',
+        'datasets',
+        'transforms',
+        'preprocessor.py',
+        'losses',
+        'taps.py',
+        'trace.py',
+        'necks',
+        'supervisions',
+        'export.py',
+        'classifiers',
+        'curves.py',
+        'hooks',
+    ]
     for path in FILES:
         if folder(path) not in order:
             continue
@@ -52,8 +66,11 @@ def test_imports_follow_the_way_of_an_image():
                     assert order.index(other) <= order.index(folder(path)), f'{path} imports {name}'
 
 
-@pytest.mark.parametrize('path', sorted([*FILES, *(ROOT / 'tools').glob('*.py'), *(ROOT / 'tests').rglob('*.py')]),
-                         ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'path',
+    sorted([*FILES, *(ROOT / 'tools').glob('*.py'), *(ROOT / 'tests').rglob('*.py')]),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_every_file_says_in_one_line_what_it_is_for(path):
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert docstring, f'{path} has no docstring'
@@ -64,8 +81,9 @@ def test_readme_and_package_list_every_folder_in_the_same_order():
     readme = (ROOT / 'README.md').read_text()
     for text in (mmcds.__doc__, readme):
         listed = re.findall(r'^\s*([a-z_]+/|[a-z]+\.py) {2,}', text, re.M)
-        folders = {f'{path.parent.name}/' for path in FILES
-                   if path.name == '__init__.py' and path.parent.name != 'mmcds'}
+        folders = {
+            f'{path.parent.name}/' for path in FILES if path.name == '__init__.py' and path.parent.name != 'mmcds'
+        }
         assert folders <= set(listed), folders - set(listed)
     first, second = (re.findall(r'^\s*([a-z_]+/|[a-z]+\.py) {2,}', text, re.M) for text in (mmcds.__doc__, readme))
     assert first == second
@@ -75,11 +93,15 @@ def test_nothing_names_a_machine_or_is_left_unfinished():
     tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:
         pytest.skip('this copy of the project is no git checkout')
-    marks = '|'.join(['TO' + 'DO', 'FIX' + 'ME', r'NotImplemented' + r'Error\(\)', '/ro' + 'ot/', '/wo' + 'rk/',
-                      '/tm' + 'p/'])
+    marks = '|'.join(
+        ['TO' + 'DO', 'FIX' + 'ME', r'NotImplemented' + r'Error\(\)', '/ro' + 'ot/', '/wo' + 'rk/', '/tm' + 'p/']
+    )
     for name in tracked.stdout.splitlines():
         path = ROOT / name
-        if path.suffix in ('.py', '.md', '.sh', '.yml', '.toml', '.txt', '.json', '') and path.is_file() and (
-                'ubyte' not in name):
+        if (
+            path.suffix in ('.py', '.md', '.sh', '.yml', '.toml', '.txt', '.json', '')
+            and path.is_file()
+            and ('ubyte' not in name)
+        ):
             found = re.findall(rf'(?:{marks})', path.read_text())
             assert not found, f'{name}: {found}'

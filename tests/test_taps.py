@@ -55,7 +55,7 @@ def test_a_look_for_stage_numbers_does_not_change_the_weights_that_follow():
 
 
 def test_tokens_become_a_square_map_without_the_class_token():
-    tokens = torch.arange(2 * 5 * 3.).view(2, 5, 3)
+    tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
     seen = as_map(tokens, 'blocks')
     assert seen.shape == (2, 3, 2, 2)
     assert_close(seen[0, :, 0, 0], tokens[0, 1])
@@ -77,10 +77,13 @@ def test_names_of_taps_are_safe_as_keys():
     assert tap_name('layer2.0.conv1') == 'layer2-0-conv1'
 
 
-@pytest.mark.parametrize('taps, message', [
-    ((4,), r'ResNet_CIFAR has no stage 4; its stages are 0 to 3'),
-    ((-1,), r'has no stage -1'),
-])
+@pytest.mark.parametrize(
+    'taps, message',
+    [
+        ((4,), r'ResNet_CIFAR has no stage 4; its stages are 0 to 3'),
+        ((-1,), r'has no stage -1'),
+    ],
+)
 def test_rejects_a_stage_that_does_not_exist(taps, message):
     with pytest.raises(ConfigError, match=message):
         build_backbone(RESNET, taps)

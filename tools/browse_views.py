@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     loader.pop('batch_sampler', None)  # any images will do
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
         import mmpretrain.utils
+
         mmpretrain.utils.register_all_modules(init_default_scope=False)
         torch.manual_seed(args.seed)
         loader = Runner.build_dataloader(loader, seed=args.seed)
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     views = batch['inputs'] if batch['inputs'].ndim == 5 else batch['inputs'][None]
     pixels = ((views * preprocessor.std + preprocessor.mean) / 255).clamp(0, 1).permute(0, 1, 3, 4, 2)
     classes = loader.dataset.metainfo.get('classes')
-    figure = Figure(figsize=(1.2 * views.shape[1], 1.3 * len(views) + .5), layout='constrained')
+    figure = Figure(figsize=(1.2 * views.shape[1], 1.3 * len(views) + 0.5), layout='constrained')
     axes = figure.subplots(len(views), views.shape[1], squeeze=False)
     for v, row in enumerate(axes):
         for n, cell in enumerate(row):

@@ -19,11 +19,15 @@ STUDENT = 'mmcds::distill/resnet18w8s_fashion'
 def main(argv: list[str] | None = None) -> list[dict]:
     """Train what is missing and print the table; return one record per run."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument('--teacher', default='mmcds::distill/resnet18w16s_fashion-teacher.py',
-                        help='config of the teacher')
-    parser.add_argument('--students', nargs='+',
-                        default=[f'{STUDENT}-plain.py', f'{STUDENT}-cds.py', f'{STUDENT}.py'],
-                        help='configs of the students')
+    parser.add_argument(
+        '--teacher', default='mmcds::distill/resnet18w16s_fashion-teacher.py', help='config of the teacher'
+    )
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        default=[f'{STUDENT}-plain.py', f'{STUDENT}-cds.py', f'{STUDENT}.py'],
+        help='configs of the students',
+    )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one training of each per seed')
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     parser.add_argument('--out', default='work_dirs/distill', help='folder for the runs')
@@ -32,16 +36,28 @@ def main(argv: list[str] | None = None) -> list[dict]:
 
     def runs(config: str, teachers: dict[int, Path]) -> list[Run]:
         name = Path(config.split('::')[-1]).stem
-        return [Run(label=name, config=config, seed=seed, work_dir=Path(args.out) / f'{name}_{seed}', options=(
-            *args.cfg_options, *([f'model.teacher.checkpoint={teachers[seed]}'] if teachers else [])))
-            for seed in args.seeds]
+        return [
+            Run(
+                label=name,
+                config=config,
+                seed=seed,
+                work_dir=Path(args.out) / f'{name}_{seed}',
+                options=(*args.cfg_options, *([f'model.teacher.checkpoint={teachers[seed]}'] if teachers else [])),
+            )
+            for seed in args.seeds
+        ]
 
     teachers = runs(args.teacher, {})
     records = execute(teachers, args.jobs)
     files = {run.seed: Path((run.work_dir / 'last_checkpoint').read_text().strip()) for run in teachers}
-    records += execute([run for config in args.students
-                        for run in runs(config, files if read_model_config(config)[0].get('teacher') else {})],
-                       args.jobs)
+    records += execute(
+        [
+            run
+            for config in args.students
+            for run in runs(config, files if read_model_config(config)[0].get('teacher') else {})
+        ],
+        args.jobs,
+    )
     for (label, _), (mean, spread, count) in summarise(records).items():
         print(f'{label:<36} {mean:6.2f} ± {spread:.2f} (n={count})')
     return records

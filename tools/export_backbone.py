@@ -18,11 +18,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--no-ema', action='store_true', help='raw weights of a run with EMAHook')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files')
     args = parser.parse_args(argv)
-    manifest = export_backbone(args.checkpoint, args.out, ema=not args.no_ema, layout=args.layout,
-                               with_head=args.with_head, overwrite=args.overwrite)
-    print(f'{args.out}: {manifest["architecture"]["type"]}, {manifest["num_tensors"]} tensors, '
-          f'{manifest["num_parameters"]:,} parameters, layout {args.layout}, {manifest["weights"]} weights, '
-          f'sha256 {manifest["sha256"][:16]}')
+    manifest = export_backbone(
+        args.checkpoint,
+        args.out,
+        ema=not args.no_ema,
+        layout=args.layout,
+        with_head=args.with_head,
+        overwrite=args.overwrite,
+    )
+    print(
+        f'{args.out}: {manifest["architecture"]["type"]}, {manifest["num_tensors"]} tensors, '
+        f'{manifest["num_parameters"]:,} parameters, layout {args.layout}, {manifest["weights"]} weights, '
+        f'sha256 {manifest["sha256"][:16]}'
+    )
 
 
 if __name__ == '__main__':

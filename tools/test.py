@@ -27,8 +27,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parse_args(argv)
     config = load_config(args)
     if not Path(args.checkpoint).is_file():
-        raise ConfigError(f'checkpoint {args.checkpoint} does not exist. Name a file such as '
-                          'work_dirs/NAME/epoch_90.pth.')
+        raise ConfigError(
+            f'checkpoint {args.checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.'
+        )
     config.load_from, config.resume = args.checkpoint, False
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.val_dataloader = config.val_cfg = config.val_evaluator = None

@@ -19,13 +19,19 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = ArgumentParser(description=__doc__)
     add_common_arguments(parser)
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from CHECKPOINT, or without a value from the latest one in the work dir')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or without a value from the latest one in the work dir',
+    )
     parser.add_argument('--overwrite', action='store_true', help='start anew in a work dir that holds a run')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--amp-dtype', choices=('bf16', 'fp16'), help='its type (default: bf16); implies --amp')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate to the actual total batch size')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size'
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--seed', type=int, help='seed of all random numbers')
     return parser.parse_args(argv)
@@ -47,24 +53,31 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
         elif torch.cuda.is_available():
             config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
         else:
-            raise ConfigError('--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which '
-                              'needs none.')
+            raise ConfigError(
+                '--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which needs none.'
+            )
     if args.auto_scale_lr:
         if not config.get('auto_scale_lr'):
-            raise ConfigError(f'--auto-scale-lr: {args.config} has no auto_scale_lr. Add '
-                              'auto_scale_lr=dict(base_batch_size=...), the batch size its lr was chosen for.')
+            raise ConfigError(
+                f'--auto-scale-lr: {args.config} has no auto_scale_lr. Add '
+                'auto_scale_lr=dict(base_batch_size=...), the batch size its lr was chosen for.'
+            )
         config.auto_scale_lr.enable = True
     latest = Path(config.work_dir, 'last_checkpoint')
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
         if config.load_from and not Path(config.load_from).is_file():
-            raise ConfigError(f'--resume: {config.load_from} does not exist. Without a value, the latest '
-                              f'checkpoint in {config.work_dir} is taken.')
+            raise ConfigError(
+                f'--resume: {config.load_from} does not exist. Without a value, the latest '
+                f'checkpoint in {config.work_dir} is taken.'
+            )
     elif latest.exists() and not args.overwrite:
-        raise ConfigError(f'work dir {config.work_dir} holds a run already (its latest checkpoint: '
-                          f'{latest.read_text().strip()}). Go on with it by --resume, start anew by --overwrite, '
-                          'or choose another --work-dir.')
+        raise ConfigError(
+            f'work dir {config.work_dir} holds a run already (its latest checkpoint: '
+            f'{latest.read_text().strip()}). Go on with it by --resume, start anew by --overwrite, '
+            'or choose another --work-dir.'
+        )
 
 
 def warn_about_batch_size(runner: Runner) -> None:
@@ -75,9 +88,11 @@ def warn_about_batch_size(runner: Runner) -> None:
         return
     total = get_world_size() * size
     if total != scale['base_batch_size']:
-        runner.logger.warning(f'The total batch is {get_world_size()} process(es) x {size} = {total} images, but '
-                              f'the learning rate was chosen for {scale["base_batch_size"]}. Set '
-                              'train_dataloader.batch_size, or give --auto-scale-lr.')
+        runner.logger.warning(
+            f'The total batch is {get_world_size()} process(es) x {size} = {total} images, but '
+            f'the learning rate was chosen for {scale["base_batch_size"]}. Set '
+            'train_dataloader.batch_size, or give --auto-scale-lr.'
+        )
 
 
 def main(argv: list[str] | None = None) -> Runner:

@@ -56,39 +56,61 @@ class CDSClassifier(ImageClassifier):
         ConfigError: If supervisions, teacher, taps, views, head and preprocessor do not fit together.
     """
 
-    def __init__(self, backbone: dict, neck: dict | None = None, head: dict | None = None,
-                 supervisions: dict[str, dict | None] | None = None, teacher: dict | None = None,
-                 taps: Sequence[Tap] = (), ce_views: Sequence[int] = (0,),
-                 channels_last: bool = False, pretrained: str | None = None, train_cfg: dict | None = None,
-                 data_preprocessor: dict | nn.Module | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        supervisions: dict[str, dict | None] | None = None,
+        teacher: dict | None = None,
+        taps: Sequence[Tap] = (),
+        ce_views: Sequence[int] = (0,),
+        channels_last: bool = False,
+        pretrained: str | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         if train_cfg:
-            raise ConfigError(f'CDSClassifier: train_cfg is {dict(train_cfg)}; mixing images of a batch would '
-                              'mix the classes and views that the losses compare. Remove it.')
+            raise ConfigError(
+                f'CDSClassifier: train_cfg is {dict(train_cfg)}; mixing images of a batch would '
+                'mix the classes and views that the losses compare. Remove it.'
+            )
         if head is None:
-            raise ConfigError('CDSClassifier: head is None, but training needs its cross-entropy. Set a '
-                              "classification head, such as dict(type='LinearClsHead', ...).")
+            raise ConfigError(
+                'CDSClassifier: head is None, but training needs its cross-entropy. Set a '
+                "classification head, such as dict(type='LinearClsHead', ...)."
+            )
         if not ce_views or min(ce_views) < 0:
-            raise ConfigError(f'CDSClassifier: ce_views is {tuple(ce_views)}; name at least one view, counted '
-                              'from 0.')
+            raise ConfigError(f'CDSClassifier: ce_views is {tuple(ce_views)}; name at least one view, counted from 0.')
         for name in supervisions or {}:
             if not name.isidentifier() or 'loss' in name:
-                raise ConfigError(f'CDSClassifier: supervision name {name!r} prefixes log and checkpoint keys; '
-                                  "use letters, digits and underscores, without 'loss'.")
+                raise ConfigError(
+                    f'CDSClassifier: supervision name {name!r} prefixes log and checkpoint keys; '
+                    "use letters, digits and underscores, without 'loss'."
+                )
         built = {name: MODELS.build(config) for name, config in (supervisions or {}).items() if config}
         for name, supervision in built.items():
             supervision.name = name
         taps = (*taps, *(tap for supervision in built.values() for tap in supervision.taps))
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {'type': 'CDSDataPreprocessor', **(data_preprocessor or {})}
-        super().__init__(backbone=build_backbone(backbone, taps), neck=neck, head=head, pretrained=pretrained,
-                         data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(
+            backbone=build_backbone(backbone, taps),
+            neck=neck,
+            head=head,
+            pretrained=pretrained,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
         num_classes = getattr(self.head, 'num_classes', None)
         expected = getattr(self.data_preprocessor, 'num_classes', None)
         if expected is not None and num_classes is not None and expected != num_classes:
-            raise ConfigError(f'CDSClassifier: head.num_classes is {num_classes} but '
-                              f'data_preprocessor.num_classes is {expected}. Set both to the number of classes '
-                              'of the data set.')
+            raise ConfigError(
+                f'CDSClassifier: head.num_classes is {num_classes} but '
+                f'data_preprocessor.num_classes is {expected}. Set both to the number of classes '
+                'of the data set.'
+            )
         self.ce_views = tuple(ce_views)
         self.min_views = max([supervision.min_views for supervision in built.values()] + [max(ce_views) + 1])
         self.channels_last = channels_last
@@ -106,27 +128,36 @@ class CDSClassifier(ImageClassifier):
         for name, supervision in supervisions.items():
             for other in supervision.embeddings_of:
                 if other not in supervisions:
-                    raise ConfigError(f'CDSClassifier: supervision {name!r} reads the embeddings of {other!r}, but '
-                                      f'the supervisions are {sorted(supervisions)}. Name one of them.')
+                    raise ConfigError(
+                        f'CDSClassifier: supervision {name!r} reads the embeddings of {other!r}, but '
+                        f'the supervisions are {sorted(supervisions)}. Name one of them.'
+                    )
         users = [name for name, supervision in supervisions.items() if supervision.needs_teacher]
         if users and config is None:
-            raise ConfigError(f'CDSClassifier: supervision {users[0]!r} needs a teacher. Set model.teacher='
-                              'dict(config=..., checkpoint=...), or remove the supervision by setting it to None.')
+            raise ConfigError(
+                f'CDSClassifier: supervision {users[0]!r} needs a teacher. Set model.teacher='
+                'dict(config=..., checkpoint=...), or remove the supervision by setting it to None.'
+            )
         if config is None:
             return None
         if not users:
-            raise ConfigError('CDSClassifier: there is a teacher, but no supervision listens to it. Add one, such '
-                              "as dict(type='LogitDistillation'), or remove the teacher.")
-        return Teacher(**config,
-                       taps=[tap for name in users for tap in supervisions[name].teacher_taps],
-                       embeddings_of=[other for name in users
-                                      for other in supervisions[name].teacher_embeddings_of])
+            raise ConfigError(
+                'CDSClassifier: there is a teacher, but no supervision listens to it. Add one, such '
+                "as dict(type='LogitDistillation'), or remove the teacher."
+            )
+        return Teacher(
+            **config,
+            taps=[tap for name in users for tap in supervisions[name].teacher_taps],
+            embeddings_of=[other for name in users for other in supervisions[name].teacher_embeddings_of],
+        )
 
     def measure(self) -> NetworkInfo:
         """Widths, strides and number of classes, without running the network."""
         network = self._tapped.probe(self.backbone, getattr(self.head, 'num_classes', None))
-        return replace(network, embeddings={name: supervision.embedding_channels
-                                            for name, supervision in self.supervisions.items()})
+        return replace(
+            network,
+            embeddings={name: supervision.embedding_channels for name, supervision in self.supervisions.items()},
+        )
 
     def _bind(self) -> None:
         """Let the supervisions create their parameters, those first whose embeddings others read."""
@@ -175,13 +206,16 @@ class CDSClassifier(ImageClassifier):
         if len(views) < self.min_views:
             raise ConfigError(
                 f'CDSClassifier: the pipeline delivers {len(views)} view(s) per image, but {self.min_views} are '
-                'needed by the supervisions and ce_views. Give MultiViewTransform that many views.')
+                'needed by the supervisions and ce_views. Give MultiViewTransform that many views.'
+            )
         indices = [sample.get('sample_idx') for sample in data_samples]
         sample_idx = None if None in indices else torch.tensor(indices, device=inputs.device)
         for name, supervision in self.supervisions.items():
             if supervision.needs_sample_idx and sample_idx is None:
-                raise ConfigError(f'CDSClassifier: supervision {name!r} needs sample_idx, but the pipeline did '
-                                  'not pack it. Keep sample_idx in PackInputs.meta_keys.')
+                raise ConfigError(
+                    f'CDSClassifier: supervision {name!r} needs sample_idx, but the pipeline did '
+                    'not pack it. Keep sample_idx in PackInputs.meta_keys.'
+                )
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(inputs.device)
         trace = self.run(views, labels, sample_idx)
         if self.teacher is None:
@@ -192,10 +226,18 @@ class CDSClassifier(ImageClassifier):
         """Pass the views (V, N, 3, H, W) through the network and let every supervision embed; no teacher."""
         last, features = self._tapped(self.backbone, self._layout(views.flatten(0, 1)))
         feats = self._pool(last)
-        trace = Trace(num_views=len(views), features=features, pooled=feats[-1], logits=self.head(feats),
-                      labels=labels, sample_idx=sample_idx, progress=run_progress())
-        return replace(trace, embeddings={name: supervision.embed(trace)
-                                          for name, supervision in self.supervisions.items()})
+        trace = Trace(
+            num_views=len(views),
+            features=features,
+            pooled=feats[-1],
+            logits=self.head(feats),
+            labels=labels,
+            sample_idx=sample_idx,
+            progress=run_progress(),
+        )
+        return replace(
+            trace, embeddings={name: supervision.embed(trace) for name, supervision in self.supervisions.items()}
+        )
 
     def _cross_entropy(self, trace: Trace) -> dict[str, Tensor]:
         """Cross-entropy of the labelled rows of ``ce_views``; 0 with zero gradient if there are none."""
@@ -203,8 +245,11 @@ class CDSClassifier(ImageClassifier):
         labels = trace.labels.repeat(len(self.ce_views))
         labelled = labels >= 0
         weight = labelled.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = {'loss_ce': self.head.loss_module(
-            logits, labels.clamp(min=0), weight=weight, avg_factor=weight.sum().clamp(min=1))}
+        losses = {
+            'loss_ce': self.head.loss_module(
+                logits, labels.clamp(min=0), weight=weight, avg_factor=weight.sum().clamp(min=1)
+            )
+        }
         if getattr(self.head, 'cal_acc', False) and labelled.any():
             found = Accuracy.calculate(logits.detach()[labelled], labels[labelled], topk=self.head.topk)
             losses.update({f'accuracy_top-{k}': value for k, value in zip(self.head.topk, found, strict=True)})

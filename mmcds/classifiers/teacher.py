@@ -43,18 +43,24 @@ def read_model_config(source: str | Mapping | Config) -> tuple[dict[str, Any], s
         config: Mapping = source if 'model' in source else dict(model=source)
     elif '::' in source:
         from mmengine.hub import get_config
+
         config = get_config(source)
     elif source.endswith('.py'):
         if not Path(source).is_file():
-            raise ConfigError(f'teacher: config {source} does not exist. Name a file, a path such as '
-                              'mmcds::cds/resnet50_in1k.py or a model name, or write the model as a dict.')
+            raise ConfigError(
+                f'teacher: config {source} does not exist. Name a file, a path such as '
+                'mmcds::cds/resnet50_in1k.py or a model name, or write the model as a dict.'
+            )
         config = Config.fromfile(source)
     else:
         from mmpretrain.apis.model import ModelHub, list_models
+
         if source.lower() not in list_models():
             near = difflib.get_close_matches(source, list_models(), n=3, cutoff=0)
-            raise ConfigError(f'teacher: there is no model named {source!r}; similar names: {", ".join(near)}. '
-                              'Use one of mmpretrain.list_models(), or a config file.')
+            raise ConfigError(
+                f'teacher: there is no model named {source!r}; similar names: {", ".join(near)}. '
+                'Use one of mmpretrain.list_models(), or a config file.'
+            )
         found = ModelHub.get(source)
         config, weights = found.config, found.weights
     model = dict(config['model'])
@@ -93,15 +99,23 @@ class Teacher:
         ConfigError: If the config cannot be used as a teacher.
     """
 
-    def __init__(self, config: str | Mapping | Config, checkpoint: str | None = None, mode: str = 'eval',
-                 taps: Iterable[Tap] = (), embeddings_of: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        config: str | Mapping | Config,
+        checkpoint: str | None = None,
+        mode: str = 'eval',
+        taps: Iterable[Tap] = (),
+        embeddings_of: Iterable[str] = (),
+    ) -> None:
         if mode not in ('eval', 'train'):
             raise ConfigError(f"teacher: mode is {mode!r}; choose 'eval' or 'train'.")
         model, weights = read_model_config(config)
         kind = model.get('type', 'ImageClassifier')
         if not issubclass(MODELS.get(kind) if isinstance(kind, str) else kind, ImageClassifier):
-            raise ConfigError(f'teacher: {config} describes a {kind}; a teacher is an ImageClassifier or a '
-                              'CDSClassifier, with backbone, neck and head. Name such a config.')
+            raise ConfigError(
+                f'teacher: {config} describes a {kind}; a teacher is an ImageClassifier or a '
+                'CDSClassifier, with backbone, neck and head. Name such a config.'
+            )
         supervisions = model.get('supervisions') or {}
         names = tuple(dict.fromkeys(embeddings_of))
         for name in names:
@@ -109,15 +123,21 @@ class Teacher:
                 raise ConfigError(
                     f'teacher: its embeddings of supervision {name!r} are to be distilled, but its config has '
                     f'{sorted(supervisions) or "no supervisions"}. Take a teacher that was trained with CDS, '
-                    'set `teacher` of EmbeddingDistillation to its name there, or remove EmbeddingDistillation.')
+                    'set `teacher` of EmbeddingDistillation to its name there, or remove EmbeddingDistillation.'
+                )
         self.name = config if isinstance(config, str) else str(model['backbone'].get('type'))
         self.checkpoint = checkpoint or weights
         self.mode = mode
         self.identity: dict[str, Any] | None = None
         self._config = dict(
-            type='CDSClassifier', backbone=model['backbone'], neck=model.get('neck'), head=model.get('head'),
-            supervisions={name: supervisions[name] for name in names}, taps=tuple(taps),
-            channels_last=model.get('channels_last', False))
+            type='CDSClassifier',
+            backbone=model['backbone'],
+            neck=model.get('neck'),
+            head=model.get('head'),
+            supervisions={name: supervisions[name] for name in names},
+            taps=tuple(taps),
+            channels_last=model.get('channels_last', False),
+        )
         preprocessor = model['data_preprocessor']
         self._mean, self._std = preprocessor.get('mean'), preprocessor.get('std')
         self._network: CDSClassifier | None = None
@@ -147,19 +167,24 @@ class Teacher:
         if not remote and not Path(self.checkpoint).is_file():
             raise ConfigError(
                 f'teacher: checkpoint {self.checkpoint} does not exist. Train the teacher first (python '
-                f'tools/train.py {self.name}), or name its file: --cfg-options model.teacher.checkpoint=FILE.')
+                f'tools/train.py {self.name}), or name its file: --cfg-options model.teacher.checkpoint=FILE.'
+            )
         loaded = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu')
-        state = {key.removeprefix('module.'): value
-                 for key, value in loaded.get('state_dict', loaded).items()}
+        state = {key.removeprefix('module.'): value for key, value in loaded.get('state_dict', loaded).items()}
         network = self._build()
         self._check(network.state_dict(), state)
         network.load_state_dict(state, strict=False)
         network.requires_grad_(False)
         network.train(self.mode == 'train')
-        file = Path(torch.hub.get_dir(), 'checkpoints', Path(self.checkpoint).name) if remote else \
-            Path(self.checkpoint)
-        self.identity = dict(config=self.name, checkpoint=file.name, mode=self.mode,
-                             sha256=file_sha256(file) if file.is_file() else None)
+        file = (
+            Path(torch.hub.get_dir(), 'checkpoints', Path(self.checkpoint).name) if remote else Path(self.checkpoint)
+        )
+        self.identity = dict(
+            config=self.name,
+            checkpoint=file.name,
+            mode=self.mode,
+            sha256=file_sha256(file) if file.is_file() else None,
+        )
         self._network = network
 
     def _check(self, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> None:
@@ -169,13 +194,19 @@ class Teacher:
             raise ConfigError(
                 f'teacher: checkpoint {self.checkpoint} holds no projection heads of supervision {heads[0]!r}, '
                 'whose embeddings are to be distilled. Take the training checkpoint of a CDS teacher (not its '
-                'export), or remove EmbeddingDistillation.')
-        differing = [f'{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}'
-                     for key, value in wanted.items() if key in state and state[key].shape != value.shape]
+                'export), or remove EmbeddingDistillation.'
+            )
+        differing = [
+            f'{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}'
+            for key, value in wanted.items()
+            if key in state and state[key].shape != value.shape
+        ]
         if missing or differing:
             shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
-            raise ConfigError(f'teacher: checkpoint {self.checkpoint} does not fit {self.name}: {shown}. Use the '
-                              'config with which it was trained.')
+            raise ConfigError(
+                f'teacher: checkpoint {self.checkpoint} does not fit {self.name}: {shown}. Use the '
+                'config with which it was trained.'
+            )
 
     @torch.no_grad()
     def __call__(self, views: Tensor, labels: Tensor, sample_idx: Tensor | None, student: CDSClassifier) -> Trace:
@@ -200,8 +231,10 @@ class Teacher:
         mean, std = (getattr(student.data_preprocessor, key, None) for key in ('mean', 'std'))
         if self._mean is None or mean is None or std is None:
             return views
-        to_mean, to_std = (torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1)
-                           for value in (self._mean, self._std))
+        to_mean, to_std = (
+            torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1)
+            for value in (self._mean, self._std)
+        )
         if torch.equal(to_mean, mean) and torch.equal(to_std, std):
             return views
         return ((views * std + mean - to_mean) / to_std).to(views.dtype)

@@ -23,11 +23,14 @@ class EmbeddedFashionMNIST(FashionMNIST):
         **kwargs: Other arguments of :class:`mmpretrain.datasets.FashionMNIST`.
     """
 
-    def __init__(self, split: str = 'train', data_root: str = str(Path(__file__).parent / 'fashion_mnist'),
-                 **kwargs) -> None:
+    def __init__(
+        self, split: str = 'train', data_root: str = str(Path(__file__).parent / 'fashion_mnist'), **kwargs
+    ) -> None:
         if kwargs.pop('test_mode', split == 'test') != (split == 'test'):
-            raise ConfigError(f'EmbeddedFashionMNIST: split is {split!r}, but test_mode says the opposite. Leave '
-                              'test_mode out; split decides.')
+            raise ConfigError(
+                f'EmbeddedFashionMNIST: split is {split!r}, but test_mode says the opposite. Leave '
+                'test_mode out; split decides.'
+            )
         super().__init__(data_root=data_root, split=split, test_mode=split == 'test', download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -27,8 +27,7 @@ def sample_identity(info: Mapping[str, Any], root: str = '') -> str:
     return f'{image.shape}{hashlib.sha256(image.tobytes()).hexdigest()}'
 
 
-def keep_per_class(labels: np.ndarray, identities: Sequence[str], counts: Mapping[int, int],
-                   seed: int) -> np.ndarray:
+def keep_per_class(labels: np.ndarray, identities: Sequence[str], counts: Mapping[int, int], seed: int) -> np.ndarray:
     """Choose samples of every class, by the rank of a hash of seed and identity.
 
     So the choice does not depend on the order of the samples, and a larger count adds samples to those of a
@@ -76,10 +75,20 @@ class PartiallyLabelledDataset:
         ConfigError: If the choice cannot be made, or a data set is none of MMPretrain's.
     """
 
-    def __init__(self, dataset: dict | BaseDataset, fraction: float | None = None, per_class: int | None = None,
-                 labelled_file: str | None = None, seed: int = 0, unlabelled: dict | None = None) -> None:
-        chosen = {key: value for key, value in dict(fraction=fraction, per_class=per_class,
-                                                    labelled_file=labelled_file).items() if value is not None}
+    def __init__(
+        self,
+        dataset: dict | BaseDataset,
+        fraction: float | None = None,
+        per_class: int | None = None,
+        labelled_file: str | None = None,
+        seed: int = 0,
+        unlabelled: dict | None = None,
+    ) -> None:
+        chosen = {
+            key: value
+            for key, value in dict(fraction=fraction, per_class=per_class, labelled_file=labelled_file).items()
+            if value is not None
+        }
         if len(chosen) > 1:
             raise ConfigError(f'PartiallyLabelledDataset: {chosen} are given together; choose one of them.')
         if fraction is not None and not 0 < fraction <= 1:
@@ -95,8 +104,10 @@ class PartiallyLabelledDataset:
     def _build(dataset: dict | BaseDataset) -> BaseDataset:
         built = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if not isinstance(built, BaseDataset):
-            raise ConfigError(f'PartiallyLabelledDataset: {type(built).__name__} is a wrapper or no data set of '
-                              'the host. Wrap the data set itself, and put other wrappers around this one.')
+            raise ConfigError(
+                f'PartiallyLabelledDataset: {type(built).__name__} is a wrapper or no data set of '
+                'the host. Wrap the data set itself, and put other wrappers around this one.'
+            )
         return built
 
     @property
@@ -125,11 +136,12 @@ class PartiallyLabelledDataset:
             identities.append(str(index) if by_index else sample_identity(info, root))
         kept = self._keep(labels, identities)
         self._labels = np.full(sum(map(len, self.parts)), -1, dtype=np.int64)
-        self._labels[:len(labels)] = np.where(kept, labels, -1)
+        self._labels[: len(labels)] = np.where(kept, labels, -1)
         per_class = np.unique(labels[kept], return_counts=True)[1]
         MMLogger.get_current_instance().info(
             f'PartiallyLabelledDataset: {kept.sum()} of {len(labels)} labels kept, {per_class.min()} to '
-            f'{per_class.max()} in each of {len(per_class)} classes; {(self._labels < 0).sum()} images unlabelled.')
+            f'{per_class.max()} in each of {len(per_class)} classes; {(self._labels < 0).sum()} images unlabelled.'
+        )
 
     def _keep(self, labels: np.ndarray, identities: list[str]) -> np.ndarray:
         if self.labelled_file is not None:
@@ -138,8 +150,10 @@ class PartiallyLabelledDataset:
         if self.per_class is not None:
             for label, size in sizes.items():
                 if size < self.per_class:
-                    raise ConfigError(f'PartiallyLabelledDataset: per_class is {self.per_class}, but class {label} '
-                                      f'has {size} samples. Ask for fewer.')
+                    raise ConfigError(
+                        f'PartiallyLabelledDataset: per_class is {self.per_class}, but class {label} '
+                        f'has {size} samples. Ask for fewer.'
+                    )
             sizes = dict.fromkeys(sizes, self.per_class)
         elif self.fraction is not None:
             sizes = {label: max(1, round(self.fraction * size)) for label, size in sizes.items()}
@@ -150,15 +164,19 @@ class PartiallyLabelledDataset:
     def _listed(self, names: list[str]) -> np.ndarray:
         file = Path(str(self.labelled_file))
         if not file.is_file():
-            raise ConfigError(f'PartiallyLabelledDataset: labelled_file {file} does not exist. Name a text file '
-                              'with one sample per line.')
+            raise ConfigError(
+                f'PartiallyLabelledDataset: labelled_file {file} does not exist. Name a text file '
+                'with one sample per line.'
+            )
         asked = {line.strip() for line in file.read_text().splitlines() if line.strip()}
         kept = np.array([name in asked or name.rsplit('/', 1)[-1] in asked for name in names])
         unknown = sorted(asked - set(names) - {name.rsplit('/', 1)[-1] for name in names})
         if unknown or not asked:
-            raise ConfigError(f'PartiallyLabelledDataset: {file} names {len(unknown)} samples that are not in the '
-                              f'data set, such as {unknown[:3]}; those of the data set look like {names[:2]}. '
-                              'Correct the file.')
+            raise ConfigError(
+                f'PartiallyLabelledDataset: {file} names {len(unknown)} samples that are not in the '
+                f'data set, such as {unknown[:3]}; those of the data set look like {names[:2]}. '
+                'Correct the file.'
+            )
         return kept
 
     def get_gt_labels(self) -> np.ndarray:
@@ -169,8 +187,7 @@ class PartiallyLabelledDataset:
 
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one sample, with the label that it is to have and its index in this data set."""
-        part, inner = (self.parts[0], idx) if idx < len(self.parts[0]) else (
-            self.parts[1], idx - len(self.parts[0]))
+        part, inner = (self.parts[0], idx) if idx < len(self.parts[0]) else (self.parts[1], idx - len(self.parts[0]))
         return {**part.get_data_info(inner), 'gt_label': int(self.get_gt_labels()[idx]), 'sample_idx': idx}
 
     def __len__(self) -> int:
@@ -188,5 +205,7 @@ class PartiallyLabelledDataset:
             if data is not None:
                 return data
             idx = int(np.random.choice(np.flatnonzero((labels < 0) == (labels[idx] < 0))))
-        raise RuntimeError(f'PartiallyLabelledDataset: no readable image in {self.parts[0].max_refetch + 1} tries. '
-                           'Check the image files.')
+        raise RuntimeError(
+            f'PartiallyLabelledDataset: no readable image in {self.parts[0].max_refetch + 1} tries. '
+            'Check the image files.'
+        )

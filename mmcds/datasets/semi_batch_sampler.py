@@ -74,45 +74,63 @@ class SemiBatchSampler(Sampler):
         ConfigError: If the numbers do not fit the data set.
     """
 
-    def __init__(self, sampler: DefaultSampler, batch_size: int, num_unlabelled: int, epoch: str | int = 'all',
-                 drop_last: bool = True) -> None:
+    def __init__(
+        self,
+        sampler: DefaultSampler,
+        batch_size: int,
+        num_unlabelled: int,
+        epoch: str | int = 'all',
+        drop_last: bool = True,
+    ) -> None:
         for name in ('dataset', 'seed', 'epoch', 'rank', 'world_size'):
             if not hasattr(sampler, name):
-                raise ConfigError(f'SemiBatchSampler: {type(sampler).__name__} does not know its {name}. Set '
-                                  "sampler=dict(type='DefaultSampler', shuffle=True).")
+                raise ConfigError(
+                    f'SemiBatchSampler: {type(sampler).__name__} does not know its {name}. Set '
+                    "sampler=dict(type='DefaultSampler', shuffle=True)."
+                )
         if not 0 <= num_unlabelled <= batch_size:
-            raise ConfigError(f'SemiBatchSampler: num_unlabelled is {num_unlabelled}; it must lie between 0 and '
-                              f'batch_size, which is {batch_size}.')
+            raise ConfigError(
+                f'SemiBatchSampler: num_unlabelled is {num_unlabelled}; it must lie between 0 and '
+                f'batch_size, which is {batch_size}.'
+            )
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
         self.sizes = (batch_size - num_unlabelled, num_unlabelled)
         labels = np.asarray(cast(Any, sampler.dataset).get_gt_labels())
         self.pools = (np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0))
-        for kind, pool, size, least in zip(('labelled', 'unlabelled'), self.pools, self.sizes,
-                                           (1, num_unlabelled * sampler.world_size), strict=True):
+        for kind, pool, size, least in zip(
+            ('labelled', 'unlabelled'), self.pools, self.sizes, (1, num_unlabelled * sampler.world_size), strict=True
+        ):
             if size and len(pool) < least:
                 raise ConfigError(
                     f'SemiBatchSampler: every batch is to hold {size} {kind} images on each of '
                     f'{sampler.world_size} rank(s), but the data set has {len(pool)}. Change num_unlabelled or '
-                    'batch_size, or keep another share of the labels.')
+                    'batch_size, or keep another share of the labels.'
+                )
         self.num_batches = self._count(epoch)
 
     def _count(self, epoch: str | int) -> int:
         if isinstance(epoch, int):
             count = epoch
         elif epoch in ('labelled', 'unlabelled', 'all'):
-            shown = dict(labelled=(len(self.pools[0]), self.sizes[0]), unlabelled=(len(self.pools[1]), self.sizes[1]),
-                         all=(len(self.pools[0]) + len(self.pools[1]), self.sizes[0] or self.batch_size))
+            shown = dict(
+                labelled=(len(self.pools[0]), self.sizes[0]),
+                unlabelled=(len(self.pools[1]), self.sizes[1]),
+                all=(len(self.pools[0]) + len(self.pools[1]), self.sizes[0] or self.batch_size),
+            )
             images, per_rank = shown[epoch]
             per_batch = max(per_rank, 1) * self.sampler.world_size
             count = images // per_batch if self.drop_last else -(-images // per_batch)
             count = count if per_rank else 0
         else:
-            raise ConfigError(f"SemiBatchSampler: epoch is {epoch!r}; choose 'labelled', 'unlabelled', 'all' or a "
-                              'number of batches.')
+            raise ConfigError(
+                f"SemiBatchSampler: epoch is {epoch!r}; choose 'labelled', 'unlabelled', 'all' or a number of batches."
+            )
         if count < 1:
-            raise ConfigError(f'SemiBatchSampler: an epoch of {epoch!r} has no batch with {self.sizes[0]} labelled '
-                              f'and {self.sizes[1]} unlabelled images. Use smaller batches, drop_last=False, or '
-                              'another epoch.')
+            raise ConfigError(
+                f'SemiBatchSampler: an epoch of {epoch!r} has no batch with {self.sizes[0]} labelled '
+                f'and {self.sizes[1]} unlabelled images. Use smaller batches, drop_last=False, or '
+                'another epoch.'
+            )
         return count
 
     def __len__(self) -> int:
@@ -122,7 +140,9 @@ class SemiBatchSampler(Sampler):
         """Yield the batches of this rank: labelled images first."""
         rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch])
         world, rank = self.sampler.world_size, self.sampler.rank
-        parts = [draw_batches(pool, size * world, self.num_batches, rng)[:, rank * size:(rank + 1) * size]
-                 for pool, size in zip(self.pools, self.sizes, strict=True)]
+        parts = [
+            draw_batches(pool, size * world, self.num_batches, rng)[:, rank * size : (rank + 1) * size]
+            for pool, size in zip(self.pools, self.sizes, strict=True)
+        ]
         for labelled, unlabelled in zip(*parts, strict=True):
             yield [*labelled.tolist(), *unlabelled.tolist()]

@@ -6,5 +6,12 @@ from mmcds.hooks.report import RunReportHook
 from mmcds.hooks.seed import EpochSeedHook, seed_worker
 from mmcds.hooks.teacher import TeacherRecordHook
 
-__all__ = ['CheckCheckpointHook', 'CheckDataHook', 'EpochSeedHook', 'ProgressBarHook', 'RunReportHook',
-           'TeacherRecordHook', 'seed_worker']
+__all__ = [
+    'CheckCheckpointHook',
+    'CheckDataHook',
+    'EpochSeedHook',
+    'ProgressBarHook',
+    'RunReportHook',
+    'TeacherRecordHook',
+    'seed_worker',
+]

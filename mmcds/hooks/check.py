@@ -43,18 +43,22 @@ class CheckDataHook(Hook):
         classes = getattr(loader.dataset, 'metainfo', {}).get('classes')
         expected = getattr(getattr(model, 'head', None), 'num_classes', None)
         if classes is not None and expected is not None and len(classes) != expected:
-            raise ConfigError(f'{name}: the data set has {len(classes)} classes, but head.num_classes is '
-                              f'{expected}. Set head.num_classes and data_preprocessor.num_classes to '
-                              f'{len(classes)}.')
+            raise ConfigError(
+                f'{name}: the data set has {len(classes)} classes, but head.num_classes is '
+                f'{expected}. Set head.num_classes and data_preprocessor.num_classes to '
+                f'{len(classes)}.'
+            )
 
     def _check_batches(self, loader: DataLoader, model: nn.Module) -> None:
         steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', ())
         views = [len(step.views) for step in steps if isinstance(step, MultiViewTransform)] or [1]
         needed = getattr(model, 'min_views', 1)
         if views[0] < needed:
-            raise ConfigError(f'train_dataloader: the pipeline makes {views[0]} view(s) per image, but the '
-                              f'supervisions and ce_views of the model need {needed}. Add MultiViewTransform '
-                              f'with {needed} views to the pipeline.')
+            raise ConfigError(
+                f'train_dataloader: the pipeline makes {views[0]} view(s) per image, but the '
+                f'supervisions and ce_views of the model need {needed}. Add MultiViewTransform '
+                f'with {needed} views to the pipeline.'
+            )
         size = loader.batch_size
         if size is None:  # a custom batch sampler decides
             return
@@ -72,8 +76,9 @@ class CheckDataHook(Hook):
         raise ConfigError(f'train_dataloader: {what}; {why}. Use batch_size >= 2 and drop_last=True.')
 
 
-def compare_state(model_state: dict[str, Tensor], found: dict[str, Tensor],
-                  prefixes: Iterable[str] = ('',)) -> tuple[list[str], list[str]]:
+def compare_state(
+    model_state: dict[str, Tensor], found: dict[str, Tensor], prefixes: Iterable[str] = ('',)
+) -> tuple[list[str], list[str]]:
     """List what a checkpoint cannot give to a model.
 
     Args:
@@ -86,8 +91,11 @@ def compare_state(model_state: dict[str, Tensor], found: dict[str, Tensor],
     """
     keys = [key for key in model_state if key.startswith(tuple(prefixes))]
     missing = [key for key in keys if key not in found]
-    differing = [f'{key} {tuple(found[key].shape)} instead of {tuple(model_state[key].shape)}'
-                 for key in keys if key in found and found[key].shape != model_state[key].shape]
+    differing = [
+        f'{key} {tuple(found[key].shape)} instead of {tuple(model_state[key].shape)}'
+        for key in keys
+        if key in found and found[key].shape != model_state[key].shape
+    ]
     return missing, differing
 
 
@@ -104,8 +112,7 @@ class CheckCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before the host loads."""
-        state = {key.removeprefix('module.'): value
-                 for key, value in checkpoint.get('state_dict', checkpoint).items()}
+        state = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume
@@ -117,9 +124,12 @@ class CheckCheckpointHook(Hook):
             return
         source = runner._load_from or 'the checkpoint'
         if not any(key.startswith('backbone.') for key in state) and 'backbone.' + next(iter(state)) in wanted:
-            raise ConfigError(f'{source} holds a bare backbone. Load it with model.backbone.init_cfg='
-                              "dict(type='Pretrained', checkpoint=...) instead.")
+            raise ConfigError(
+                f'{source} holds a bare backbone. Load it with model.backbone.init_cfg='
+                "dict(type='Pretrained', checkpoint=...) instead."
+            )
         shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
         raise ConfigError(
             f'{source} is of another architecture: {len(missing)} tensors are missing and {len(differing)} have '
-            f'another shape, such as {shown}. Use the config with which it was trained.')
+            f'another shape, such as {shown}. Use the config with which it was trained.'
+        )

@@ -25,25 +25,44 @@ class ProgressBarHook(Hook):
         self._bar: Progress | None = None
         if not (is_main_process() and sys.stdout.isatty()):
             return
-        self._bar = Progress(TextColumn('epoch {task.fields[epoch]}'), BarColumn(), MofNCompleteColumn(),
-                             TextColumn('loss {task.fields[loss]:.3f}'), TimeElapsedColumn(), TextColumn('eta'),
-                             TimeRemainingColumn())
+        self._bar = Progress(
+            TextColumn('epoch {task.fields[epoch]}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn('loss {task.fields[loss]:.3f}'),
+            TimeElapsedColumn(),
+            TextColumn('eta'),
+            TimeRemainingColumn(),
+        )
         stdout = sys.stdout
         self._bar.start()
         atexit.register(self._bar.stop)  # a crash must not leave the terminal without a cursor
-        self._handlers = [handler for handler in runner.logger.handlers
-                          if isinstance(handler, logging.StreamHandler) and handler.stream is stdout]
+        self._handlers = [
+            handler
+            for handler in runner.logger.handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
+        ]
         for handler in self._handlers:
             handler.setStream(sys.stdout)
-        self._task = self._bar.add_task('train', total=runner.max_iters, completed=runner.iter,
-                                        epoch=f'{runner.epoch + 1}/{runner.max_epochs}', loss=float('nan'))
+        self._task = self._bar.add_task(
+            'train',
+            total=runner.max_iters,
+            completed=runner.iter,
+            epoch=f'{runner.epoch + 1}/{runner.max_epochs}',
+            loss=float('nan'),
+        )
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
-                         outputs: dict | None = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
         """Advance, every ten iterations."""
         if self._bar is not None and outputs is not None and self.every_n_train_iters(runner, 10):
-            self._bar.update(self._task, completed=runner.iter + 1, loss=float(outputs['loss']),
-                             epoch=f'{runner.epoch + 1}/{runner.max_epochs}')
+            self._bar.update(
+                self._task,
+                completed=runner.iter + 1,
+                loss=float(outputs['loss']),
+                epoch=f'{runner.epoch + 1}/{runner.max_epochs}',
+            )
 
     def after_train(self, runner: Runner) -> None:
         """Remove the bar and give the log its stream back."""

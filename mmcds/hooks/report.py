@@ -41,21 +41,25 @@ class RunReportHook(Hook):
         manifest = export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.pth', overwrite=True)
         export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.safetensors', overwrite=True)
         curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
-        scores = [(record[self.metric], record['epoch']) for record in read_scalars(work_dir)[1]
-                  if self.metric in record]
+        scores = [
+            (record[self.metric], record['epoch']) for record in read_scalars(work_dir)[1] if self.metric in record
+        ]
         config = runner.cfg.filename or 'CONFIG'
         spent = datetime.timedelta(seconds=round(time.time() - self._start))
         lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
         if scores:
             best, epoch = max(scores)
-            lines.append(f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best '
-                         f'(epoch {epoch})')
-        lines += [f'  checkpoint         {checkpoint}',
-                  f'  exported backbone  {work_dir / manifest["file"]} (also .safetensors; manifest .json)',
-                  f'  curves             {curves}',
-                  'What to run next:',
-                  f'  python tools/test.py {config} {checkpoint}',
-                  f'  python tools/browse_views.py {config} --out views.png',
-                  f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
-                  '-' * 78]
+            lines.append(
+                f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best (epoch {epoch})'
+            )
+        lines += [
+            f'  checkpoint         {checkpoint}',
+            f'  exported backbone  {work_dir / manifest["file"]} (also .safetensors; manifest .json)',
+            f'  curves             {curves}',
+            'What to run next:',
+            f'  python tools/test.py {config} {checkpoint}',
+            f'  python tools/browse_views.py {config} --out views.png',
+            f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
+            '-' * 78,
+        ]
         runner.logger.info('\n'.join(['', *lines]))

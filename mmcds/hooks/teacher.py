@@ -29,8 +29,10 @@ class TeacherRecordHook(Hook):
         if teacher is None or teacher.identity is None or before is None or not runner._resume:
             return
         if None not in (before['sha256'], teacher.identity['sha256']) and (
-                before['sha256'] != teacher.identity['sha256']):
+            before['sha256'] != teacher.identity['sha256']
+        ):
             raise ConfigError(
                 f'TeacherRecordHook: the run was started with the teacher {before["checkpoint"]} (SHA-256 '
                 f'{before["sha256"][:16]}), but {teacher.identity["checkpoint"]} is another file '
-                f'({teacher.identity["sha256"][:16]}). Set model.teacher.checkpoint to the first one.')
+                f'({teacher.identity["sha256"][:16]}). Set model.teacher.checkpoint to the first one.'
+            )

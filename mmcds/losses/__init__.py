@@ -5,5 +5,14 @@ from mmcds.losses.metrics import alignment, contrast_metrics, uniformity
 from mmcds.losses.ntxent import NTXentLoss, ntxent_loss
 from mmcds.losses.supcon import SupConLoss, supcon_loss
 
-__all__ = ['Gathered', 'NTXentLoss', 'SupConLoss', 'alignment', 'contrast_metrics', 'gather_embeddings',
-           'ntxent_loss', 'supcon_loss', 'uniformity']
+__all__ = [
+    'Gathered',
+    'NTXentLoss',
+    'SupConLoss',
+    'alignment',
+    'contrast_metrics',
+    'gather_embeddings',
+    'ntxent_loss',
+    'supcon_loss',
+    'uniformity',
+]

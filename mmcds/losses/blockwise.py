@@ -43,8 +43,15 @@ class _Tiles:
         ids: Identity of every anchor (A,) and candidate (K,): equal means positive. None if not needed.
     """
 
-    def __init__(self, shape: tuple[int, int], symmetric: bool, block: int, safe: bool,
-                 excluded: tuple[Tensor, Tensor], ids: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        symmetric: bool,
+        block: int,
+        safe: bool,
+        excluded: tuple[Tensor, Tensor],
+        ids: tuple[Tensor, Tensor] | None,
+    ) -> None:
         self.shape, self.symmetric, self.block, self.safe = shape, symmetric, block, safe
         self.single = max(shape) <= block
         self.ids = None if ids is None else (ids[0][:, None].split(block), ids[1].split(block))
@@ -72,7 +79,7 @@ class _Tiles:
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
         """Return exp(score) if that is safe, or else the score; excluded pairs are 0 or -inf."""
-        tile = torch.mm(x, y.t(), out=buffer[:len(x) * len(y)].view(len(x), len(y)))
+        tile = torch.mm(x, y.t(), out=buffer[: len(x) * len(y)].view(len(x), len(y)))
         if self.safe:
             tile.exp_()
         piece = self._excluded.get((i, j))
@@ -100,8 +107,10 @@ class _Refuse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> NoReturn:
-        raise RuntimeError('supcon_loss and ntxent_loss have no second derivative: their backward pass keeps no '
-                           'graph. Leave them out of what is differentiated twice, such as a gradient penalty.')
+        raise RuntimeError(
+            'supcon_loss and ntxent_loss have no second derivative: their backward pass keeps no '
+            'graph. Leave them out of what is differentiated twice, such as a gradient penalty.'
+        )
 
 
 class _BlockwiseLogSumExp(torch.autograd.Function):
@@ -159,7 +168,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
-            weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[:tile.numel()].view(tile.shape))
+            weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[: tile.numel()].view(tile.shape))
             dx[i].addmm_(weight, y[j])
             if not tiles.symmetric or i != j:
                 dy[j].addmm_(weight.t(), x[i])
@@ -169,8 +178,9 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
 _Blocks = list[tuple[Tensor, ...]]
 
 
-def _weigh_exponentials(tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks,
-                        out: Tensor) -> Tensor:
+def _weigh_exponentials(
+    tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks, out: Tensor
+) -> Tensor:
     """Gradient of the scores of a tile, from their exponentials."""
 
     def slope(number: int, out: Tensor) -> Tensor:
@@ -183,24 +193,29 @@ def _weigh_exponentials(tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Bl
     return out.mul_(tile)
 
 
-def _weigh_scores(tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks,
-                  out: Tensor) -> Tensor:
+def _weigh_scores(
+    tiles: _Tiles, i: int, j: int, tile: Tensor, slopes: _Blocks, levels: _Blocks, out: Tensor
+) -> Tensor:
     """Gradient of the scores of a tile, from the scores themselves: one exponential for each side."""
     out.zero_()
     floor = -2 * _SAFE_BOUND[tile.dtype]  # a smaller share is lost in rounding, and subnormal numbers are slow
     for number, (slope, level) in enumerate(zip(slopes, levels, strict=True)):
         if number == 1:
             tile = tile.masked_fill(tiles.negative(i, j), -torch.inf)
-        out.addcmul_(torch.threshold_(tile - level[i][:, None], floor, -torch.inf).exp_(),
-                     slope[i][:, None])
+        out.addcmul_(torch.threshold_(tile - level[i][:, None], floor, -torch.inf).exp_(), slope[i][:, None])
         if tiles.symmetric:
             out.addcmul_(torch.threshold_(tile - level[j], floor, -torch.inf).exp_(), slope[j])
     return out
 
 
-def blockwise_logsumexp(anchors: Tensor, candidates: Tensor | None, excluded: tuple[Tensor, Tensor],
-                        bound: float, ids: tuple[Tensor, Tensor] | None = None,
-                        block_size: int | None = None) -> tuple[Tensor, ...]:
+def blockwise_logsumexp(
+    anchors: Tensor,
+    candidates: Tensor | None,
+    excluded: tuple[Tensor, Tensor],
+    bound: float,
+    ids: tuple[Tensor, Tensor] | None = None,
+    block_size: int | None = None,
+) -> tuple[Tensor, ...]:
     r"""Log-sum-exp of the scores of every anchor, :math:`\log \sum_a \exp(x_i \cdot y_a)`.
 
     Args:

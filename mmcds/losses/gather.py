@@ -59,8 +59,7 @@ def _pad(values: Tensor, dim: int, size: int) -> Tensor:
     return torch.cat([values, values.new_zeros(shape)], dim).contiguous()
 
 
-def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None,
-                      weights: Tensor | None = None) -> Gathered:
+def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None, weights: Tensor | None = None) -> Gathered:
     r"""Collect embeddings, labels and weights of all ranks.
 
     Give the result to a loss with ``local`` and ``num_ranks``: each rank then compares its own anchors with the
@@ -89,11 +88,19 @@ def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None,
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Gathered(embeddings, labels, weights, slice(0, embeddings.shape[1]), 1)
     views, images, width = embeddings.shape if embeddings.ndim == 3 else (-1, -1, -1)
-    header = torch.tensor([
-        views, width, _DTYPES.index(embeddings.dtype) if embeddings.dtype in _DTYPES else -1,
-        -1 if labels is None else labels.ndim, -1 if weights is None else weights.ndim,
-        images, -1 if labels is None else len(labels), -1 if weights is None else weights.shape[-1]],
-        device=embeddings.device)
+    header = torch.tensor(
+        [
+            views,
+            width,
+            _DTYPES.index(embeddings.dtype) if embeddings.dtype in _DTYPES else -1,
+            -1 if labels is None else labels.ndim,
+            -1 if weights is None else weights.ndim,
+            images,
+            -1 if labels is None else len(labels),
+            -1 if weights is None else weights.shape[-1],
+        ],
+        device=embeddings.device,
+    )
     headers = _all_gather(header).tolist()
     counts = [row[5] for row in headers]
     fits = all(row[i] in (-1, row[5]) for row in headers for i in (6, 7))
@@ -101,10 +108,14 @@ def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None,
         described = '; '.join(
             f'rank {rank}: V={row[0]}, N={row[5]}, D={row[1]}, '
             f'type={_DTYPES[row[2]] if row[2] >= 0 else "other"}, labels={row[6] if row[3] >= 0 else None}, '
-            f'weights={row[7] if row[4] >= 0 else None}' for rank, row in enumerate(headers))
-        raise ConfigError('gather_embeddings: every rank must bring embeddings (V, N, D) of the same V, D and '
-                          'floating-point type, and either all or none labels and weights, one per image; got '
-                          f'{described}. Correct the batches, or set gather=False.')
+            f'weights={row[7] if row[4] >= 0 else None}'
+            for rank, row in enumerate(headers)
+        )
+        raise ConfigError(
+            'gather_embeddings: every rank must bring embeddings (V, N, D) of the same V, D and '
+            'floating-point type, and either all or none labels and weights, one per image; got '
+            f'{described}. Correct the batches, or set gather=False.'
+        )
     largest, rank = max(counts), dist.get_rank()
 
     def join(stacked: Tensor, dim: int) -> Tensor:
@@ -114,6 +125,9 @@ def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None,
     return Gathered(
         embeddings=join(_AllGather.apply(_pad(embeddings, 1, largest)), 1),
         labels=None if labels is None else join(_all_gather(_pad(labels, 0, largest)), 0),
-        weights=None if weights is None else join(
-            _all_gather(_pad(weights, weights.ndim - 1, largest)), weights.ndim - 1),
-        local=slice(start, start + counts[rank]), num_ranks=len(counts))
+        weights=None
+        if weights is None
+        else join(_all_gather(_pad(weights, weights.ndim - 1, largest)), weights.ndim - 1),
+        local=slice(start, start + counts[rank]),
+        num_ranks=len(counts),
+    )

@@ -67,5 +67,4 @@ def contrast_metrics(embeddings: Tensor, labels: Tensor | None = None) -> dict[s
         if labels is not None:
             labels = labels[:images]
             correct |= (labels >= 0) & (labels[nearest] == labels)
-        return dict(alignment=alignment(rows), uniformity=uniform,
-                    contrast_top1=100 * correct.to(rows.dtype).mean())
+        return dict(alignment=alignment(rows), uniformity=uniform, contrast_top1=100 * correct.to(rows.dtype).mean())

@@ -17,10 +17,19 @@ POSITIVES = ('out', 'in')
 
 
 @torch.compiler.disable
-def supcon_loss(embeddings: Tensor, labels: Tensor | None = None, temperature: float | Tensor = 0.07, *,
-                positives: str = 'out', weights: Tensor | None = None, exclude: Tensor | None = None,
-                normalize: bool = False, local: slice | None = None, num_ranks: int = 1,
-                block_size: int | None = None) -> Tensor:
+def supcon_loss(
+    embeddings: Tensor,
+    labels: Tensor | None = None,
+    temperature: float | Tensor = 0.07,
+    *,
+    positives: str = 'out',
+    weights: Tensor | None = None,
+    exclude: Tensor | None = None,
+    normalize: bool = False,
+    local: slice | None = None,
+    num_ranks: int = 1,
+    block_size: int | None = None,
+) -> Tensor:
     r"""Pull images of one class and views of one image together, push all other rows apart.
 
     With M = V * N unit rows z, all other rows A(i) and the positives P(i) among them (rows of the same class,
@@ -76,7 +85,7 @@ def supcon_loss(embeddings: Tensor, labels: Tensor | None = None, temperature: f
         views, images, _ = z_VND.shape
         count, ids = _identities(labels, images, z_VND.device)
         ids_M = ids.repeat(views)
-        rows_M = z_VND.flatten(0, 1) * temperature ** -0.5
+        rows_M = z_VND.flatten(0, 1) * temperature**-0.5
         own = torch.arange(views * images, device=z_VND.device)
         if local is not None:
             own = own.view(views, images)[:, local].flatten()
@@ -99,11 +108,12 @@ def supcon_loss(embeddings: Tensor, labels: Tensor | None = None, temperature: f
         else:
             anchors, candidates = rows_M.index_select(0, own), rows_M
             place = torch.full((views * images,), -1, device=own.device).index_put(
-                (own,), torch.arange(len(own), device=own.device))
+                (own,), torch.arange(len(own), device=own.device)
+            )
             inside = place[pairs[0]] >= 0
             pairs = (place[pairs[0][inside]], pairs[1][inside])
         own_ids = ids_M[own]
-        bound = longest ** 2 / scalar
+        bound = longest**2 / scalar
         both_ids = (own_ids, ids_M) if positives == 'in' else None
         log_all, *log_positive = blockwise_logsumexp(anchors, candidates, pairs, bound, both_ids, block_size)
         number = num_positives[own].clamp(min=1).to(log_all.dtype)
@@ -134,8 +144,10 @@ def _identities(labels: Tensor | None, images: int, device: torch.device) -> tup
 def _row_pairs(exclude: Tensor, views: int, images: int) -> tuple[Tensor, Tensor]:
     """All pairs of different rows of the given pairs of images, both ways, none twice."""
     if exclude.numel() and not (exclude.min() >= 0 and exclude.max() < images):
-        raise ConfigError(f'supcon_loss: exclude names images {int(exclude.min())} to {int(exclude.max())}, but '
-                          f'images are numbered 0 to {images - 1}. Correct the pairs.')
+        raise ConfigError(
+            f'supcon_loss: exclude names images {int(exclude.min())} to {int(exclude.max())}, but '
+            f'images are numbered 0 to {images - 1}. Correct the pairs.'
+        )
     both = torch.cat([exclude, exclude.flip(1)]).to(torch.int64)
     offset = torch.arange(views, device=exclude.device) * images
     first = both[:, 0, None, None] + offset[:, None]
@@ -145,31 +157,47 @@ def _row_pairs(exclude: Tensor, views: int, images: int) -> tuple[Tensor, Tensor
     return number // (views * images), number % (views * images)
 
 
-def _check_arguments(embeddings: Tensor, labels: Tensor | None, temperature: float, positives: str,
-                     weights: Tensor | None, exclude: Tensor | None, block_size: int | None) -> None:
+def _check_arguments(
+    embeddings: Tensor,
+    labels: Tensor | None,
+    temperature: float,
+    positives: str,
+    weights: Tensor | None,
+    exclude: Tensor | None,
+    block_size: int | None,
+) -> None:
     """Check shapes, types and scalars."""
     if embeddings.ndim != 3 or not embeddings.is_floating_point():
-        raise ConfigError('supcon_loss: embeddings must be a floating-point tensor (V, N, D), got '
-                          f'{tuple(embeddings.shape)} of {embeddings.dtype}. Stack the views along the first '
-                          'dimension.')
+        raise ConfigError(
+            'supcon_loss: embeddings must be a floating-point tensor (V, N, D), got '
+            f'{tuple(embeddings.shape)} of {embeddings.dtype}. Stack the views along the first '
+            'dimension.'
+        )
     views, images, _ = embeddings.shape
     if views < 2:
-        raise ConfigError(f'supcon_loss: embeddings have V = {views} view per image, but a row needs another view '
-                          'to be pulled to. Give at least two views.')
+        raise ConfigError(
+            f'supcon_loss: embeddings have V = {views} view per image, but a row needs another view '
+            'to be pulled to. Give at least two views.'
+        )
     if not temperature > 0:
-        raise ConfigError(f'supcon_loss: temperature must be > 0, got {temperature}. The usual value is '
-                          '0.07.')
+        raise ConfigError(f'supcon_loss: temperature must be > 0, got {temperature}. The usual value is 0.07.')
     if positives not in POSITIVES:
         raise ConfigError(f"supcon_loss: positives is {positives!r}; choose 'out' or 'in'.")
     if labels is not None and (labels.shape != (images,) or labels.is_floating_point()):
-        raise ConfigError(f'supcon_loss: labels must be integers of shape ({images},), one per image, got '
-                          f'{tuple(labels.shape)} of {labels.dtype}. Do not repeat them for the views.')
+        raise ConfigError(
+            f'supcon_loss: labels must be integers of shape ({images},), one per image, got '
+            f'{tuple(labels.shape)} of {labels.dtype}. Do not repeat them for the views.'
+        )
     if weights is not None and (weights.shape not in ((images,), (views, images)) or not (weights >= 0).all()):
-        raise ConfigError(f'supcon_loss: weights must be non-negative, of shape ({images},) or ({views}, '
-                          f'{images}), got {tuple(weights.shape)}. Give one per image or per row.')
+        raise ConfigError(
+            f'supcon_loss: weights must be non-negative, of shape ({images},) or ({views}, '
+            f'{images}), got {tuple(weights.shape)}. Give one per image or per row.'
+        )
     if exclude is not None and (exclude.ndim != 2 or exclude.shape[1] != 2 or exclude.is_floating_point()):
-        raise ConfigError('supcon_loss: exclude must be integer pairs of images (P, 2), got '
-                          f'{tuple(exclude.shape)} of {exclude.dtype}. Give one pair per row.')
+        raise ConfigError(
+            'supcon_loss: exclude must be integer pairs of images (P, 2), got '
+            f'{tuple(exclude.shape)} of {exclude.dtype}. Give one pair per row.'
+        )
     if block_size is not None and block_size < 1:
         raise ConfigError(f'supcon_loss: block_size must be >= 1, got {block_size}. Leave it out for the default.')
 
@@ -180,11 +208,15 @@ def _check_rows(z_VND: Tensor, tolerance: float) -> float:
         return 0.0
     longest = float(torch.linalg.vector_norm(z_VND.detach(), dim=2).max())
     if not math.isfinite(longest):
-        raise ConfigError('supcon_loss: embeddings contain NaN or infinity. The training has diverged, or an image '
-                          'is broken: lower the learning rate, or look at the images of this batch.')
+        raise ConfigError(
+            'supcon_loss: embeddings contain NaN or infinity. The training has diverged, or an image '
+            'is broken: lower the learning rate, or look at the images of this batch.'
+        )
     if longest and abs(longest - 1) > tolerance:
-        raise ConfigError(f'supcon_loss: embeddings must be rows of unit length, but the longest has {longest:.4g}. '
-                          'Set normalize=True.')
+        raise ConfigError(
+            f'supcon_loss: embeddings must be rows of unit length, but the longest has {longest:.4g}. '
+            'Set normalize=True.'
+        )
     return longest
 
 
@@ -206,9 +238,16 @@ class SupConLoss(nn.Module):
         ConfigError: If a value is outside its range.
     """
 
-    def __init__(self, temperature: float = 0.07, loss_weight: float = 1.0, positives: str = 'out',
-                 normalize: bool = False, learn_temperature: bool = False, min_temperature: float = 0.01,
-                 block_size: int | None = None) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        loss_weight: float = 1.0,
+        positives: str = 'out',
+        normalize: bool = False,
+        learn_temperature: bool = False,
+        min_temperature: float = 0.01,
+        block_size: int | None = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if not temperature > 0:
@@ -218,8 +257,9 @@ class SupConLoss(nn.Module):
         if not 0 <= loss_weight < math.inf:
             raise ConfigError(f'{name}: loss_weight must be a finite number >= 0, got {loss_weight}.')
         if learn_temperature and not 0 < min_temperature <= temperature:
-            raise ConfigError(f'{name}: min_temperature must be > 0 and at most temperature ({temperature}), got '
-                              f'{min_temperature}.')
+            raise ConfigError(
+                f'{name}: min_temperature must be > 0 and at most temperature ({temperature}), got {min_temperature}.'
+            )
         if block_size is not None and block_size < 1:
             raise ConfigError(f'{name}: block_size must be >= 1, got {block_size}. Leave it out for the default.')
         self.loss_weight, self.positives, self.normalize = loss_weight, positives, normalize
@@ -232,12 +272,29 @@ class SupConLoss(nn.Module):
         """The value of tau now: a number, or a scalar tensor with gradient if it is learned."""
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
 
-    def forward(self, embeddings: Tensor, labels: Tensor | None = None, *, weights: Tensor | None = None,
-                exclude: Tensor | None = None, local: slice | None = None, num_ranks: int = 1) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        exclude: Tensor | None = None,
+        local: slice | None = None,
+        num_ranks: int = 1,
+    ) -> Tensor:
         """Return the weighted loss; see :func:`supcon_loss` for the arguments."""
         if self.log_temperature is not None:
             with torch.no_grad():  # not in the graph: a clamp there would leave tau at its bound for ever
                 self.log_temperature.clamp_(min=math.log(self.min_temperature))
         return self.loss_weight * supcon_loss(
-            embeddings, labels, self.temperature, positives=self.positives, weights=weights, exclude=exclude,
-            normalize=self.normalize, local=local, num_ranks=num_ranks, block_size=self.block_size)
+            embeddings,
+            labels,
+            self.temperature,
+            positives=self.positives,
+            weights=weights,
+            exclude=exclude,
+            normalize=self.normalize,
+            local=local,
+            num_ranks=num_ranks,
+            block_size=self.block_size,
+        )

@@ -31,7 +31,8 @@ class SepConv(nn.Sequential):
                 nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
                 nn.Conv2d(in_channels, width, 1, bias=False),
                 build_norm_layer(norm_cfg, width)[1],
-                nn.ReLU(inplace=True)]
+                nn.ReLU(inplace=True),
+            ]
         super().__init__(*layers)
 
 
@@ -64,19 +65,34 @@ class CDSNeck(BaseModule):
         ConfigError: If the form of the head is unknown or the three sequences differ in length.
     """
 
-    def __init__(self, taps: Sequence[Tap], in_channels: Sequence[int], strides: Sequence[float],
-                 final_channels: int | None = None, final_stride: float | None = None, head: str = 'sepconv',
-                 hidden_channels: int | None = None, out_channels: int = 128,
-                 norm_cfg: dict = dict(type='BN'), eps: float = 1e-6,
-                 init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg=init_cfg or [
-            dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-            dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1)])
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        in_channels: Sequence[int],
+        strides: Sequence[float],
+        final_channels: int | None = None,
+        final_stride: float | None = None,
+        head: str = 'sepconv',
+        hidden_channels: int | None = None,
+        out_channels: int = 128,
+        norm_cfg: dict = dict(type='BN'),
+        eps: float = 1e-6,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            init_cfg=init_cfg
+            or [
+                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+            ]
+        )
         if head not in HEADS:
             raise ConfigError(f'CDSNeck: head is {head!r}; choose one of {", ".join(HEADS)}.')
         if not len(taps) == len(in_channels) == len(strides):
-            raise ConfigError(f'CDSNeck: taps, in_channels and strides have {len(taps)}, {len(in_channels)} and '
-                              f'{len(strides)} entries; give one of each per tap.')
+            raise ConfigError(
+                f'CDSNeck: taps, in_channels and strides have {len(taps)}, {len(in_channels)} and '
+                f'{len(strides)} entries; give one of each per tap.'
+            )
         self.eps = eps
         final_channels = final_channels or in_channels[-1]
         final_stride = final_stride or strides[-1]

@@ -4,5 +4,10 @@ from mmcds.supervisions.base import Supervision
 from mmcds.supervisions.contrastive import ContrastiveSupervision
 from mmcds.supervisions.distillation import EmbeddingDistillation, FeatureDistillation, LogitDistillation
 
-__all__ = ['ContrastiveSupervision', 'EmbeddingDistillation', 'FeatureDistillation', 'LogitDistillation',
-           'Supervision']
+__all__ = [
+    'ContrastiveSupervision',
+    'EmbeddingDistillation',
+    'FeatureDistillation',
+    'LogitDistillation',
+    'Supervision',
+]

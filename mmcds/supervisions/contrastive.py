@@ -35,22 +35,31 @@ class ContrastiveSupervision(Supervision):
         super().__init__()
         self.taps = tuple(neck.get('taps', ()))
         if not self.taps:
-            raise ConfigError('ContrastiveSupervision: neck.taps is empty, so nothing is supervised. Name at '
-                              'least one stage, such as taps=(0, 1, 2).')
+            raise ConfigError(
+                'ContrastiveSupervision: neck.taps is empty, so nothing is supervised. Name at '
+                'least one stage, such as taps=(0, 1, 2).'
+            )
         self.loss = MODELS.build(loss)
         if not self.loss.loss_weight > 0:
             raise ConfigError(
                 f'ContrastiveSupervision: loss_weight is {self.loss.loss_weight}; its heads would never get a '
-                'gradient. Give it a positive weight, or remove the supervision by setting it to None.')
+                'gradient. Give it a positive weight, or remove the supervision by setting it to None.'
+            )
         self.gather = gather
         self._neck_config = copy.deepcopy(neck)
 
     def bind(self, network: NetworkInfo) -> None:
         """Build the projection heads for the measured widths and strides."""
         infos = [network.taps[tap] for tap in self.taps]
-        self.neck = MODELS.build(dict(
-            in_channels=tuple(info.channels for info in infos), strides=tuple(info.stride for info in infos),
-            final_channels=network.final.channels, final_stride=network.final.stride, **self._neck_config))
+        self.neck = MODELS.build(
+            dict(
+                in_channels=tuple(info.channels for info in infos),
+                strides=tuple(info.stride for info in infos),
+                final_channels=network.final.channels,
+                final_stride=network.final.stride,
+                **self._neck_config,
+            )
+        )
         self.embedding_channels = dict(zip(self.taps, self.neck.out_channels, strict=True))
 
     def embed(self, trace: Trace) -> dict[Tap, Tensor]:
@@ -69,8 +78,9 @@ class ContrastiveSupervision(Supervision):
             else:
                 loss = self.loss(embeddings, trace.labels)
             values[f'{name}.loss_contrast'] = loss
-            values.update({f'{name}.{key}': value
-                           for key, value in contrast_metrics(embeddings, trace.labels).items()})
+            values.update(
+                {f'{name}.{key}': value for key, value in contrast_metrics(embeddings, trace.labels).items()}
+            )
         if isinstance(self.loss.temperature, Tensor):
             values['temperature'] = self.loss.temperature.detach()
         return values

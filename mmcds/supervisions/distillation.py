@@ -61,8 +61,9 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     References:
         https://arxiv.org/abs/2207.05306, Equation 9.
     """
-    student, teacher = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-                        for logits in (student, teacher))
+    student, teacher = (
+        logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature for logits in (student, teacher)
+    )
     return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
 
 
@@ -79,8 +80,9 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) ->
     Returns:
         Scalar >= 0, at least float32; there is no factor tau^2.
     """
-    student, teacher = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-                        for logits in (student, teacher))
+    student, teacher = (
+        logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature for logits in (student, teacher)
+    )
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction='batchmean', log_target=True)
 
 
@@ -88,15 +90,19 @@ def _check(owner: str, mode: str, allowed: Sequence[str], loss_weight: float) ->
     if mode not in allowed:
         raise ConfigError(f'{owner}: mode is {mode!r}; choose one of {", ".join(allowed)}.')
     if not loss_weight > 0:
-        raise ConfigError(f'{owner}: loss_weight is {loss_weight}; give it a positive weight, or remove the '
-                          'supervision by setting it to None.')
+        raise ConfigError(
+            f'{owner}: loss_weight is {loss_weight}; give it a positive weight, or remove the '
+            'supervision by setting it to None.'
+        )
 
 
 def _check_pairs(owner: str, student: Sequence[Tap], teacher: Sequence[Tap]) -> None:
     if len(student) != len(teacher):
-        raise ConfigError(f'{owner}: the student has taps {tuple(student)} and the teacher {tuple(teacher)}, so '
-                          'they do not correspond. Give both as many, in the same order, by taps and '
-                          'teacher_taps.')
+        raise ConfigError(
+            f'{owner}: the student has taps {tuple(student)} and the teacher {tuple(teacher)}, so '
+            'they do not correspond. Give both as many, in the same order, by taps and '
+            'teacher_taps.'
+        )
 
 
 @MODELS.register_module()
@@ -123,9 +129,15 @@ class EmbeddingDistillation(Supervision):
 
     needs_teacher = True
 
-    def __init__(self, student: str = 'cds', teacher: str = 'cds', mode: str = 'frobenius',
-                 loss_weight: float = 0.1, taps: Sequence[Tap] | None = None,
-                 teacher_taps: Sequence[Tap] | None = None) -> None:
+    def __init__(
+        self,
+        student: str = 'cds',
+        teacher: str = 'cds',
+        mode: str = 'frobenius',
+        loss_weight: float = 0.1,
+        taps: Sequence[Tap] | None = None,
+        teacher_taps: Sequence[Tap] | None = None,
+    ) -> None:
         super().__init__()
         _check('EmbeddingDistillation', mode, MODES, loss_weight)
         self.embeddings_of, self.teacher_embeddings_of = (student,), (teacher,)
@@ -141,20 +153,27 @@ class EmbeddingDistillation(Supervision):
         for who, asked, there in (('taps', taps, own), ('teacher_taps', teacher_taps, others)):
             for tap in asked or ():
                 if tap not in there:
-                    raise ConfigError(f'EmbeddingDistillation: {who} names {tap!r}, but embeddings exist for '
-                                      f'{tuple(there)}. Choose among them.')
+                    raise ConfigError(
+                        f'EmbeddingDistillation: {who} names {tap!r}, but embeddings exist for '
+                        f'{tuple(there)}. Choose among them.'
+                    )
         self.pairs = tuple(zip(taps or own, teacher_taps or others, strict=False))
         _check_pairs('EmbeddingDistillation', tuple(taps or own), tuple(teacher_taps or others))
         for tap, teacher_tap in self.pairs:
             stride, expected = network.taps[tap].stride, network.teacher.taps[teacher_tap].stride
             if self._chosen == (None, None) and stride != expected:
                 raise ConfigError(
-                    f'EmbeddingDistillation: the student\'s {tap_name(tap)} has stride {stride:g} and the '
-                    f'teacher\'s {tap_name(teacher_tap)} {expected:g}, so they may not correspond. Say which '
-                    'belong together by taps and teacher_taps.')
-        self.adapters = nn.ModuleDict({
-            tap_name(tap): nn.Linear(own[tap], others[teacher_tap])
-            for tap, teacher_tap in self.pairs if own[tap] != others[teacher_tap]})
+                    f"EmbeddingDistillation: the student's {tap_name(tap)} has stride {stride:g} and the "
+                    f"teacher's {tap_name(teacher_tap)} {expected:g}, so they may not correspond. Say which "
+                    'belong together by taps and teacher_taps.'
+                )
+        self.adapters = nn.ModuleDict(
+            {
+                tap_name(tap): nn.Linear(own[tap], others[teacher_tap])
+                for tap, teacher_tap in self.pairs
+                if own[tap] != others[teacher_tap]
+            }
+        )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         """Return ``<tap>.loss_embedding`` for every tap of the student."""
@@ -168,7 +187,8 @@ class EmbeddingDistillation(Supervision):
                 if name in self.adapters:
                     rows = self.adapters[name](rows.to(next(self.adapters[name].parameters()).dtype))
                 losses[f'{name}.loss_embedding'] = self.loss_weight * distance(
-                    rows, others[teacher_tap].flatten(0, 1), self.mode)
+                    rows, others[teacher_tap].flatten(0, 1), self.mode
+                )
         return losses
 
 
@@ -195,8 +215,14 @@ class LogitDistillation(Supervision):
 
     needs_teacher = True
 
-    def __init__(self, temperature: float = 3.0, mode: str = 'soft_ce', scale_by_temperature: bool = False,
-                 views: Sequence[int] = (0,), loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        temperature: float = 3.0,
+        mode: str = 'soft_ce',
+        scale_by_temperature: bool = False,
+        views: Sequence[int] = (0,),
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         _check('LogitDistillation', mode, ('soft_ce', 'kl'), loss_weight)
         if not temperature > 0:
@@ -205,7 +231,7 @@ class LogitDistillation(Supervision):
             raise ConfigError(f'LogitDistillation: views is {tuple(views)}; name at least one, counted from 0.')
         self.temperature, self.views, self.min_views = temperature, list(views), max(views) + 1
         self.function = soft_cross_entropy if mode == 'soft_ce' else kl_divergence
-        self.loss_weight = loss_weight * (temperature ** 2 if scale_by_temperature else 1)
+        self.loss_weight = loss_weight * (temperature**2 if scale_by_temperature else 1)
 
     def bind(self, network: NetworkInfo) -> None:
         """Compare the number of classes."""
@@ -213,15 +239,17 @@ class LogitDistillation(Supervision):
         if network.teacher.num_classes != network.num_classes:
             raise ConfigError(
                 f'LogitDistillation: the teacher has {network.teacher.num_classes} classes and the student '
-                f'{network.num_classes}. Take a teacher that was trained on the same classes.')
+                f'{network.num_classes}. Take a teacher that was trained on the same classes.'
+            )
 
     def forward(self, trace: Trace) -> dict[str, Tensor]:
         """Return ``loss_logit`` and the share of images that both put into the same class."""
         assert trace.teacher is not None
-        student, teacher = (found.per_view(found.logits)[self.views].flatten(0, 1)
-                            for found in (trace, trace.teacher))
-        return {'loss_logit': self.loss_weight * self.function(student, teacher, self.temperature),
-                'teacher_agreement': (student.argmax(1) == teacher.argmax(1)).float().mean()}
+        student, teacher = (found.per_view(found.logits)[self.views].flatten(0, 1) for found in (trace, trace.teacher))
+        return {
+            'loss_logit': self.loss_weight * self.function(student, teacher, self.temperature),
+            'teacher_agreement': (student.argmax(1) == teacher.argmax(1)).float().mean(),
+        }
 
 
 @MODELS.register_module()
@@ -245,8 +273,13 @@ class FeatureDistillation(Supervision):
 
     needs_teacher = True
 
-    def __init__(self, taps: Sequence[Tap], teacher_taps: Sequence[Tap] | None = None, mode: str = 'frobenius',
-                 loss_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        teacher_taps: Sequence[Tap] | None = None,
+        mode: str = 'frobenius',
+        loss_weight: float = 0.1,
+    ) -> None:
         super().__init__()
         _check('FeatureDistillation', mode, MODES, loss_weight)
         self.taps = tuple(taps)

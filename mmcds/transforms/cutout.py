@@ -34,7 +34,7 @@ class CenteredCutout(BaseTransform):
         """Cut a copy; the array that came in stays as it was."""
         image = results['img'].copy()
         top, left = (np.random.randint(side) - self.length // 2 for side in image.shape[:2])
-        image[max(0, top):max(0, top + self.length), max(0, left):max(0, left + self.length)] = 0
+        image[max(0, top) : max(0, top + self.length), max(0, left) : max(0, left + self.length)] = 0
         results['img'] = image
         return results
 

@@ -35,8 +35,7 @@ class LoadImage(BaseTransform):
         RuntimeError: At the unreadable file after ``max_unreadable``; it lists all of them.
     """
 
-    def __init__(self, array_order: str = 'bgr', max_unreadable: int = 0,
-                 backend_args: dict | None = None) -> None:
+    def __init__(self, array_order: str = 'bgr', max_unreadable: int = 0, backend_args: dict | None = None) -> None:
         super().__init__()
         if array_order not in ('rgb', 'bgr'):
             raise ConfigError(f"LoadImage: array_order is {array_order!r}; choose 'rgb' or 'bgr'.")
@@ -55,8 +54,10 @@ class LoadImage(BaseTransform):
         if image.ndim == 2 or image.shape[2] == 1:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         elif image.shape[2] not in (3, 4):
-            raise ConfigError(f'LoadImage: sample {results.get("sample_idx")} has shape {image.shape}; an image '
-                              'needs 1 (grey), 3 or 4 channels, last.')
+            raise ConfigError(
+                f'LoadImage: sample {results.get("sample_idx")} has shape {image.shape}; an image '
+                'needs 1 (grey), 3 or 4 channels, last.'
+            )
         elif 'img_path' not in results and self.array_order == 'rgb':
             image = np.ascontiguousarray(image[..., 2::-1])
         else:
@@ -67,8 +68,9 @@ class LoadImage(BaseTransform):
 
     def _read(self, path: str) -> np.ndarray | None:
         try:
-            image = mmcv.imfrombytes(fileio.get(path, self.backend_args), flag='color_ignore_orientation',
-                                     backend='cv2')
+            image = mmcv.imfrombytes(
+                fileio.get(path, self.backend_args), flag='color_ignore_orientation', backend='cv2'
+            )
             reason = 'it cannot be decoded'
         except (OSError, cv2.error) as error:
             image, reason = None, str(error).strip().splitlines()[-1]
@@ -77,10 +79,12 @@ class LoadImage(BaseTransform):
             if len(self.unreadable) > self.max_unreadable:
                 raise RuntimeError(
                     f'LoadImage: cannot read {path} ({reason}). Unreadable so far: {self.unreadable}; allowed: '
-                    f'{self.max_unreadable}. Repair or remove these files, or raise max_unreadable.')
+                    f'{self.max_unreadable}. Repair or remove these files, or raise max_unreadable.'
+                )
             MMLogger.get_current_instance().warning(
                 f'LoadImage: cannot read {path} ({reason}); another image takes its place '
-                f'({len(self.unreadable)} of {self.max_unreadable} allowed).')
+                f'({len(self.unreadable)} of {self.max_unreadable} allowed).'
+            )
         return image
 
     def __repr__(self) -> str:

@@ -31,16 +31,19 @@ class MultiViewTransform(BaseTransform):
         super().__init__()
         if not views:
             raise ConfigError('MultiViewTransform: views is empty; give one pipeline per view.')
-        self.views = [Compose([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in view])
-                      for view in views]
+        self.views = [
+            Compose([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in view]) for view in views
+        ]
 
     def transform(self, results: dict) -> dict:
         """Apply every pipeline to a shallow copy of the sample."""
         images = [view(dict(results))['img'] for view in self.views]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
-            raise ConfigError(f'MultiViewTransform: the views of one image have shapes {sorted(shapes)}; all '
-                              'views must end with the same size. Give every pipeline the same crop size.')
+            raise ConfigError(
+                f'MultiViewTransform: the views of one image have shapes {sorted(shapes)}; all '
+                'views must end with the same size. Give every pipeline the same crop size.'
+            )
         results['img'] = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
         results['img_shape'] = images[0].shape[:2]
         return results

@@ -15,11 +15,17 @@ from mmcds.classifiers import CDSClassifier
 from mmcds.errors import ConfigError
 
 BACKBONE = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8, zero_init_residual=False)
-HEAD = dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=64,
-            loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0))
-CDS = dict(type='mmpretrain.ContrastiveSupervision',
-           neck=dict(type='mmpretrain.CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
-           loss=dict(type='mmpretrain.SupConLoss', temperature=0.07, loss_weight=0.1))
+HEAD = dict(
+    type='mmpretrain.LinearClsHead',
+    num_classes=5,
+    in_channels=64,
+    loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
+)
+CDS = dict(
+    type='mmpretrain.ContrastiveSupervision',
+    neck=dict(type='mmpretrain.CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+    loss=dict(type='mmpretrain.SupConLoss', temperature=0.07, loss_weight=0.1),
+)
 
 
 def classifier(**kwargs) -> CDSClassifier:
@@ -54,8 +60,16 @@ def test_official_loss_terms_equal_an_independent_computation():
             parameter.copy_(torch.linspace(-1, 1, parameter.numel(), dtype=torch.float64).sin().view_as(parameter) / 4)
     rows = images.reshape(8, 3, 32, 32)
     backbone, feature, expected = model.backbone, None, {}
-    feature = F.relu(F.batch_norm(F.conv2d(rows, backbone.conv1.weight, padding=1), None, None,
-                                  backbone.bn1.weight, backbone.bn1.bias, training=True))
+    feature = F.relu(
+        F.batch_norm(
+            F.conv2d(rows, backbone.conv1.weight, padding=1),
+            None,
+            None,
+            backbone.bn1.weight,
+            backbone.bn1.bias,
+            training=True,
+        )
+    )
     for stage in range(4):
         feature = getattr(backbone, f'layer{stage + 1}')(feature)
         row = feature
@@ -70,10 +84,10 @@ def test_official_loss_terms_equal_an_independent_computation():
         terms = []
         for i in range(8):
             others = [k for k in range(8) if k != i]
-            bottom = math.log(sum(math.exp(row[i] @ row[k] / .07) for k in others))
+            bottom = math.log(sum(math.exp(row[i] @ row[k] / 0.07) for k in others))
             positives = [k for k in others if labels[k % 4] == labels[i % 4]]
-            terms.append(sum(bottom - float(row[i] @ row[k]) / .07 for k in positives) / len(positives))
-        expected[f'cds.stage{stage}.loss_contrast'] = .1 * sum(terms) / 8
+            terms.append(sum(bottom - float(row[i] @ row[k]) / 0.07 for k in positives) / len(positives))
+        expected[f'cds.stage{stage}.loss_contrast'] = 0.1 * sum(terms) / 8
     logits = feature.mean((2, 3)) @ model.head.fc.weight.T + model.head.fc.bias
     expected['loss_ce'] = -sum(logits[i].log_softmax(0)[labels[i]] for i in range(4)).item() / 4
 
@@ -84,8 +98,12 @@ def test_official_loss_terms_equal_an_independent_computation():
 
 def test_test_time_output_is_bit_identical_to_the_plain_classifier_of_the_host():
     model = with_cds()
-    config = dict(type='mmpretrain.ImageClassifier', backbone=BACKBONE, head=HEAD,
-                  neck=dict(type='mmpretrain.GlobalAveragePooling'))
+    config = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=BACKBONE,
+        head=HEAD,
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+    )
     plain = MODELS.build(config)
     state = {key: value for key, value in model.state_dict().items() if not key.startswith('supervisions.')}
     plain.load_state_dict(state, strict=True)
@@ -103,16 +121,25 @@ def test_cost_at_test_time_equals_the_baseline():
     def cost(model):
         model.supervisions.clear()  # what an export leaves out
         return get_model_complexity_info(model, inputs=(views()[0][:1],), show_table=False, show_arch=False)
-    plain, ours = cost(classifier()), get_model_complexity_info(
-        with_cds(), inputs=(views()[0][:1],), show_table=False, show_arch=False)
+
+    plain, ours = (
+        cost(classifier()),
+        get_model_complexity_info(with_cds(), inputs=(views()[0][:1],), show_table=False, show_arch=False),
+    )
     assert ours['flops'] == plain['flops']
     assert cost(with_cds())['params'] == plain['params']
 
 
 def test_without_supervisions_a_step_equals_the_host():
     model = classifier()
-    plain = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=BACKBONE, head=HEAD,
-                              neck=dict(type='mmpretrain.GlobalAveragePooling')))
+    plain = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=BACKBONE,
+            head=HEAD,
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        )
+    )
     plain.load_state_dict(model.state_dict())
     images, labels = views(1), samples(0, 1, 2, 3)
     ours, theirs = model.loss(images, labels)['loss_ce'], plain.loss(images[0], labels)['loss']
@@ -136,7 +163,7 @@ def test_a_method_starts_from_the_weights_of_its_plain_twin():
 
 def test_vanishing_weight_leaves_the_gradient_of_plain_cross_entropy():
     model = with_cds()
-    model.supervisions['cds'].loss.loss_weight = 0.
+    model.supervisions['cds'].loss.loss_weight = 0.0
     images, labels = views(), samples(0, 1, 2, 3)
     total(model.loss(images, labels)).backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if not name.startswith('supervisions')}
@@ -209,7 +236,11 @@ def test_trace_carries_what_the_pass_produced():
     trace = model.trace(views(), samples(0, 1, 2, -1, indices=[7, 5, 3, 9]))
     assert trace.num_views == 2
     assert {tap: tuple(f.shape) for tap, f in trace.features.items()} == {
-        0: (8, 8, 32, 32), 1: (8, 16, 16, 16), 2: (8, 32, 8, 8), 3: (8, 64, 4, 4)}
+        0: (8, 8, 32, 32),
+        1: (8, 16, 16, 16),
+        2: (8, 32, 8, 8),
+        3: (8, 64, 4, 4),
+    }
     assert_close(trace.pooled, trace.features[3].mean((2, 3)))
     assert trace.logits.shape == (8, 5)
     assert trace.labels.tolist() == [0, 1, 2, -1]
@@ -220,18 +251,19 @@ def test_trace_carries_what_the_pass_produced():
 
 def test_progress_is_the_share_of_the_run(monkeypatch):
     from mmengine.logging import MessageHub
+
     assert module.run_progress() == 0
     hub = MessageHub.get_instance('a run')
     hub.update_info('iter', 30)
     hub.update_info('max_iters', 120)
-    assert module.run_progress() == .25
+    assert module.run_progress() == 0.25
 
 
 def test_the_loss_falls_on_a_few_images():
     model = with_cds()
     model.init_weights()
     images, labels = views(num_images=8), samples(*[i % 4 for i in range(8)])
-    optimiser = torch.optim.SGD(model.parameters(), lr=.05, momentum=.9)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     values = []
     for _ in range(20):
         loss = total(model.loss(images, labels))
@@ -242,21 +274,28 @@ def test_the_loss_falls_on_a_few_images():
     assert values[-1] < values[0] / 2
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(train_cfg=dict(augments=dict(type='Mixup'))), 'mixing images of a batch would mix'),
-    (dict(head=None), 'head is None, but training needs its cross-entropy'),
-    (dict(ce_views=()), r'ce_views is \(\); name at least one view'),
-    (dict(ce_views=(-1,)), r'ce_views is \(-1,\)'),
-    (dict(supervisions={'my loss': CDS}), "supervision name 'my loss'"),
-    (dict(supervisions={'cds_loss': CDS}), "without 'loss'"),
-    (dict(data_preprocessor=dict(num_classes=7)), 'head.num_classes is 5 but data_preprocessor.num_classes is 7'),
-    (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck', taps=(5,))))), 'has no stage 5'),
-    (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck', taps=('layer7',))))),
-     "no module 'layer7'"),
-    (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck')))), 'neck.taps is empty'),
-    (dict(supervisions=dict(cds=dict(CDS, loss=dict(CDS['loss'], loss_weight=0.)))),
-     'loss_weight is 0.0; its heads would never get a gradient'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(train_cfg=dict(augments=dict(type='Mixup'))), 'mixing images of a batch would mix'),
+        (dict(head=None), 'head is None, but training needs its cross-entropy'),
+        (dict(ce_views=()), r'ce_views is \(\); name at least one view'),
+        (dict(ce_views=(-1,)), r'ce_views is \(-1,\)'),
+        (dict(supervisions={'my loss': CDS}), "supervision name 'my loss'"),
+        (dict(supervisions={'cds_loss': CDS}), "without 'loss'"),
+        (dict(data_preprocessor=dict(num_classes=7)), 'head.num_classes is 5 but data_preprocessor.num_classes is 7'),
+        (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck', taps=(5,))))), 'has no stage 5'),
+        (
+            dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck', taps=('layer7',))))),
+            "no module 'layer7'",
+        ),
+        (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck')))), 'neck.taps is empty'),
+        (
+            dict(supervisions=dict(cds=dict(CDS, loss=dict(CDS['loss'], loss_weight=0.0)))),
+            'loss_weight is 0.0; its heads would never get a gradient',
+        ),
+    ],
+)
 def test_rejects_when_built(kwargs, message):
     with pytest.raises(ConfigError, match=message):
         classifier(**kwargs)
@@ -266,8 +305,9 @@ def test_none_removes_an_inherited_supervision():
     assert len(classifier(supervisions=dict(cds=None)).supervisions) == 0
 
 
-@pytest.mark.parametrize('kwargs, images', [
-    (dict(supervisions=dict(cds=CDS)), views(1)), (dict(ce_views=(0, 1)), views(1)[0])])
+@pytest.mark.parametrize(
+    'kwargs, images', [(dict(supervisions=dict(cds=CDS)), views(1)), (dict(ce_views=(0, 1)), views(1)[0])]
+)
 def test_rejects_fewer_views_than_needed(kwargs, images):
     with pytest.raises(ConfigError, match=r'the pipeline delivers 1 view\(s\) per image, but 2 are needed'):
         classifier(**kwargs).loss(images, samples(0, 1, 2, 3))

@@ -29,8 +29,11 @@ FEATURE = dict(type='mmpretrain.FeatureDistillation', taps=(1, 'layer3.0.conv1')
 
 
 def contrastive(taps=(0, 1, 2, 3)):
-    return dict(type='mmpretrain.ContrastiveSupervision', loss=dict(type='mmpretrain.SupConLoss', loss_weight=0.1),
-                neck=dict(type='mmpretrain.CDSNeck', taps=taps, head='sepconv'))
+    return dict(
+        type='mmpretrain.ContrastiveSupervision',
+        loss=dict(type='mmpretrain.SupConLoss', loss_weight=0.1),
+        neck=dict(type='mmpretrain.CDSNeck', taps=taps, head='sepconv'),
+    )
 
 
 def model_config(width=8, num_classes=5, cds=True, **kwargs) -> dict:
@@ -38,9 +41,16 @@ def model_config(width=8, num_classes=5, cds=True, **kwargs) -> dict:
         type='mmpretrain.CDSClassifier',
         backbone=dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=width, stem_channels=width),
         neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=num_classes, in_channels=8 * width,
-                  loss=dict(type='mmpretrain.CrossEntropyLoss')),
-        supervisions=dict(cds=contrastive()) if cds else None, data_preprocessor=dict(STATS), **kwargs)
+        head=dict(
+            type='mmpretrain.LinearClsHead',
+            num_classes=num_classes,
+            in_channels=8 * width,
+            loss=dict(type='mmpretrain.CrossEntropyLoss'),
+        ),
+        supervisions=dict(cds=contrastive()) if cds else None,
+        data_preprocessor=dict(STATS),
+        **kwargs,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -110,14 +120,19 @@ def test_the_trace_carries_what_the_teacher_alone_makes_of_the_images_in_eval(te
 def test_the_losses_of_all_three_equations_stand_beside_those_of_cds(teacher_file):
     losses = student(teacher_file).loss(*batch())
     assert {key for key in losses if 'loss' in key} == {
-        'loss_ce', *(f'cds.stage{s}.loss_contrast' for s in range(4)), 'logit.loss_logit',
-        *(f'embedding.stage{s}.loss_embedding' for s in range(4)), 'feature.stage1.loss_feature',
-        'feature.layer3-0-conv1.loss_feature'}
+        'loss_ce',
+        *(f'cds.stage{s}.loss_contrast' for s in range(4)),
+        'logit.loss_logit',
+        *(f'embedding.stage{s}.loss_embedding' for s in range(4)),
+        'feature.stage1.loss_feature',
+        'feature.layer3-0-conv1.loss_feature',
+    }
 
 
 def test_the_total_of_the_released_code_equals_a_sum_by_hand(teacher_file):
-    model = student(teacher_file, supervisions=dict(
-        embedding=dict(EMBEDDING, loss_weight=0.1), logit=dict(LOGIT, temperature=3.0))).double()
+    model = student(
+        teacher_file, supervisions=dict(embedding=dict(EMBEDDING, loss_weight=0.1), logit=dict(LOGIT, temperature=3.0))
+    ).double()
     images, samples = batch(dtype=torch.float64)
     trace, labels = model.trace(images, samples), torch.arange(4)
     expected = F.cross_entropy(trace.logits[:4], labels)
@@ -126,7 +141,8 @@ def test_the_total_of_the_released_code_equals_a_sum_by_hand(teacher_file):
         expected = expected + 0.1 * references.contrastive_reference(rows.unflatten(0, (2, 4)), labels, 0.07)
         layer = model.supervisions['embedding'].adapters[f'stage{tap}']
         expected = expected + 0.1 * torch.dist(
-            F.linear(rows, layer.weight, layer.bias), trace.teacher.embeddings['cds'][tap].flatten(0, 1), p=2)
+            F.linear(rows, layer.weight, layer.bias), trace.teacher.embeddings['cds'][tap].flatten(0, 1), p=2
+        )
     soft = (trace.teacher.logits[:4] / 3).softmax(1)
     expected = expected - (soft * (trace.logits[:4] / 3).log_softmax(1)).sum() / 4
     assert_close(total(model.loss(images, samples)), expected)
@@ -148,8 +164,14 @@ def test_a_teacher_equal_to_the_student_gives_loss_zero_and_a_finite_gradient(tm
     config = model_config()
     twin = MODELS.build(config)
     torch.save(twin.state_dict(), tmp_path / 'twin.pth')
-    model = student(str(tmp_path / 'twin.pth'), mode='train', teacher_model=config, supervisions=dict(
-        embedding=dict(EMBEDDING, mode=mode), feature=dict(FEATURE, mode=mode), logit=dict(LOGIT, mode='kl')))
+    model = student(
+        str(tmp_path / 'twin.pth'),
+        mode='train',
+        teacher_model=config,
+        supervisions=dict(
+            embedding=dict(EMBEDDING, mode=mode), feature=dict(FEATURE, mode=mode), logit=dict(LOGIT, mode='kl')
+        ),
+    )
     model.load_state_dict(twin.state_dict(), strict=False)
     losses = model.loss(*batch())
     for key in losses:
@@ -171,8 +193,10 @@ def test_a_teacher_with_another_normalisation_sees_the_pixels_as_it_was_trained(
     own, other = model_config(width=12), model_config(width=12)
     other['data_preprocessor'] = dict(mean=[1.0, 2.0, 3.0], std=[5.0, 6.0, 7.0])
     pixels = torch.rand(2, 4, 3, 16, 16) * 255
-    image = [(pixels - torch.tensor(stats['mean']).view(-1, 1, 1)) / torch.tensor(stats['std']).view(-1, 1, 1)
-             for stats in (STATS, other['data_preprocessor'])]
+    image = [
+        (pixels - torch.tensor(stats['mean']).view(-1, 1, 1)) / torch.tensor(stats['std']).view(-1, 1, 1)
+        for stats in (STATS, other['data_preprocessor'])
+    ]
     converted = student(teacher_file, teacher_model=other).trace(image[0], batch()[1]).teacher.logits
     straight = student(teacher_file, teacher_model=own).trace(image[1], batch()[1]).teacher.logits
     assert_close(converted, straight, rtol=1e-4, atol=1e-4)
@@ -283,15 +307,21 @@ def test_the_identity_is_config_file_name_and_hash(teacher_file):
     model = student(teacher_file)
     model.init_weights()
     assert model.teacher.identity == dict(
-        config='mmpretrain.ResNet_CIFAR', checkpoint='teacher.pth', mode='eval',
-        sha256=hashlib.sha256(Path(teacher_file).read_bytes()).hexdigest())
+        config='mmpretrain.ResNet_CIFAR',
+        checkpoint='teacher.pth',
+        mode='eval',
+        sha256=hashlib.sha256(Path(teacher_file).read_bytes()).hexdigest(),
+    )
 
 
 def test_a_distilled_student_can_be_a_teacher(teacher_file, tmp_path):
     first = student(teacher_file)
     torch.save(dict(state_dict=first.state_dict()), tmp_path / 'first.pth')
-    second = student(str(tmp_path / 'first.pth'), teacher_model=student_config('grand_teacher_is_gone.pth'),
-                     supervisions=dict(embedding=EMBEDDING, logit=LOGIT))
+    second = student(
+        str(tmp_path / 'first.pth'),
+        teacher_model=student_config('grand_teacher_is_gone.pth'),
+        supervisions=dict(embedding=EMBEDDING, logit=LOGIT),
+    )
     images, samples = batch()
     found = second.trace(images, samples).teacher
     with torch.no_grad():
@@ -302,14 +332,25 @@ def test_a_distilled_student_can_be_a_teacher(teacher_file, tmp_path):
 
 
 def test_a_teacher_of_another_family_is_distilled_by_logits_and_tapped_modules(tmp_path):
-    teacher = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmpretrain.MobileNetV2', widen_factor=0.25),
-                   neck=dict(type='mmpretrain.GlobalAveragePooling'), train_cfg=dict(augments=dict(type='Mixup')),
-                   head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=1280))
+    teacher = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmpretrain.MobileNetV2', widen_factor=0.25),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        train_cfg=dict(augments=dict(type='Mixup')),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=1280),
+    )
     network = MODELS.build({**teacher, 'train_cfg': None})
-    torch.save(dict(state_dict={f'module.{key}': value for key, value in network.state_dict().items()}),
-               tmp_path / 'mobile.pth')
-    model = student(str(tmp_path / 'mobile.pth'), teacher_model=teacher, supervisions=dict(
-        logit=LOGIT, feature=dict(type='mmpretrain.FeatureDistillation', taps=(0, 2), teacher_taps=('layer2', 7))))
+    torch.save(
+        dict(state_dict={f'module.{key}': value for key, value in network.state_dict().items()}),
+        tmp_path / 'mobile.pth',
+    )
+    model = student(
+        str(tmp_path / 'mobile.pth'),
+        teacher_model=teacher,
+        supervisions=dict(
+            logit=LOGIT, feature=dict(type='mmpretrain.FeatureDistillation', taps=(0, 2), teacher_taps=('layer2', 7))
+        ),
+    )
     images = torch.randn(2, 2, 3, 32, 32)
     losses = model.loss(images, batch(2)[1])
     assert torch.isfinite(total(losses))
@@ -346,29 +387,52 @@ def test_a_config_is_a_file_a_path_in_the_package_a_name_or_a_dict(tmp_path):
 # ---- what does not fit
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(config='nowhere.py'), 'config nowhere.py does not exist. Name a file'),
-    (dict(config='resnet19_8xb16_cifar10'), "no model named 'resnet19_8xb16_cifar10'; similar names: resnet18_8xb16"),
-    (dict(config=dict(type='mmpretrain.SimCLR', backbone={})), 'describes a mmpretrain.SimCLR; a teacher is'),
-    (dict(config=model_config(), mode='test'), "mode is 'test'; choose 'eval' or 'train'"),
-    (dict(config=model_config(cds=False), embeddings_of=['cds']),
-     "embeddings of supervision 'cds' are to be distilled, but its config has no supervisions")])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(config='nowhere.py'), 'config nowhere.py does not exist. Name a file'),
+        (
+            dict(config='resnet19_8xb16_cifar10'),
+            "no model named 'resnet19_8xb16_cifar10'; similar names: resnet18_8xb16",
+        ),
+        (dict(config=dict(type='mmpretrain.SimCLR', backbone={})), 'describes a mmpretrain.SimCLR; a teacher is'),
+        (dict(config=model_config(), mode='test'), "mode is 'test'; choose 'eval' or 'train'"),
+        (
+            dict(config=model_config(cds=False), embeddings_of=['cds']),
+            "embeddings of supervision 'cds' are to be distilled, but its config has no supervisions",
+        ),
+    ],
+)
 def test_a_config_that_is_no_teacher_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Teacher(**arguments)
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda c: c.update(teacher=None), "supervision 'embedding' needs a teacher. Set model.teacher"),
-    (lambda c: c['supervisions'].update(embedding=None), 'there is a teacher, but no supervision listens'),
-    (lambda c: c['supervisions'].update(embedding=dict(EMBEDDING, student='sdc')),
-     r"reads the embeddings of 'sdc', but the supervisions are \['cds', 'embedding'\]"),
-    (lambda c: c['supervisions'].update(embedding=dict(EMBEDDING, teacher='sdc')), "embeddings of supervision 'sdc'"),
-    (lambda c: c['supervisions'].update(cds=contrastive((0, 1, 2))), 'they do not correspond'),
-    (lambda c: c['backbone'].update(strides=(2, 2, 2, 2)), "student's stage0 has stride 2 and the teacher's stage0 1"),
-    (lambda c: c['supervisions'].update(logit=LOGIT) or c['head'].update(num_classes=6),
-     'the teacher has 5 classes and the student 6'),
-    (lambda c: c['supervisions'].update(f=dict(FEATURE, teacher_taps=(1, 'layer9'))), "no module 'layer9' to tap")])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda c: c.update(teacher=None), "supervision 'embedding' needs a teacher. Set model.teacher"),
+        (lambda c: c['supervisions'].update(embedding=None), 'there is a teacher, but no supervision listens'),
+        (
+            lambda c: c['supervisions'].update(embedding=dict(EMBEDDING, student='sdc')),
+            r"reads the embeddings of 'sdc', but the supervisions are \['cds', 'embedding'\]",
+        ),
+        (
+            lambda c: c['supervisions'].update(embedding=dict(EMBEDDING, teacher='sdc')),
+            "embeddings of supervision 'sdc'",
+        ),
+        (lambda c: c['supervisions'].update(cds=contrastive((0, 1, 2))), 'they do not correspond'),
+        (
+            lambda c: c['backbone'].update(strides=(2, 2, 2, 2)),
+            "student's stage0 has stride 2 and the teacher's stage0 1",
+        ),
+        (
+            lambda c: c['supervisions'].update(logit=LOGIT) or c['head'].update(num_classes=6),
+            'the teacher has 5 classes and the student 6',
+        ),
+        (lambda c: c['supervisions'].update(f=dict(FEATURE, teacher_taps=(1, 'layer9'))), "no module 'layer9' to tap"),
+    ],
+)
 def test_a_student_that_does_not_fit_its_teacher_is_refused_when_it_is_built(change, message):
     config = student_config('any.pth', supervisions=dict(embedding=EMBEDDING))
     change(config)

@@ -32,8 +32,9 @@ def folder(tmp_path) -> CustomDataset:
 
 
 def kept_names(dataset: PartiallyLabelledDataset) -> set[str]:
-    return {Path(dataset.get_data_info(index)['img_path']).name
-            for index in np.flatnonzero(dataset.get_gt_labels() >= 0)}
+    return {
+        Path(dataset.get_data_info(index)['img_path']).name for index in np.flatnonzero(dataset.get_gt_labels() >= 0)
+    }
 
 
 def test_a_fraction_keeps_that_share_of_every_class_with_the_right_labels(folder):
@@ -51,11 +52,17 @@ def test_every_class_keeps_at_least_one_label(folder):
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_the_files(folder, tmp_path):
     first = kept_names(PartiallyLabelledDataset(folder, fraction=0.4, seed=3))
-    names = [f'{["cat", "dog", "eel"][info["gt_label"]]}/{Path(info["img_path"]).name} {info["gt_label"]}'
-             for info in (folder.get_data_info(index) for index in range(len(folder)))]
+    names = [
+        f'{["cat", "dog", "eel"][info["gt_label"]]}/{Path(info["img_path"]).name} {info["gt_label"]}'
+        for info in (folder.get_data_info(index) for index in range(len(folder)))
+    ]
     (tmp_path / 'reversed.txt').write_text('\n'.join(reversed(names)))
-    other = CustomDataset(data_root=str(tmp_path / 'labelled'), ann_file=str(tmp_path / 'reversed.txt'),
-                          pipeline=PIPELINE, classes=folder.metainfo['classes'])
+    other = CustomDataset(
+        data_root=str(tmp_path / 'labelled'),
+        ann_file=str(tmp_path / 'reversed.txt'),
+        pipeline=PIPELINE,
+        classes=folder.metainfo['classes'],
+    )
     assert [other.get_data_info(0)['img_path']] != [folder.get_data_info(0)['img_path']]
     assert kept_names(PartiallyLabelledDataset(other, fraction=0.4, seed=3)) == first
     assert kept_names(PartiallyLabelledDataset(folder, fraction=0.4, seed=4)) != first
@@ -65,7 +72,8 @@ def test_the_choice_does_not_depend_on_where_the_data_lies(folder, tmp_path):
     (tmp_path / 'labelled').rename(tmp_path / 'moved')
     moved = CustomDataset(data_root=str(tmp_path / 'moved'), pipeline=PIPELINE)
     assert kept_names(PartiallyLabelledDataset(moved, per_class=3)) == kept_names(
-        PartiallyLabelledDataset(folder, per_class=3))
+        PartiallyLabelledDataset(folder, per_class=3)
+    )
 
 
 def test_the_choice_among_arrays_follows_the_pixels():
@@ -104,15 +112,19 @@ def test_a_file_names_the_labelled_samples_by_path_or_by_name(folder, tmp_path):
 
 def test_a_file_names_arrays_by_index(tmp_path):
     (tmp_path / 'list.txt').write_text('7\n4999\n')
-    dataset = PartiallyLabelledDataset(EmbeddedFashionMNIST(pipeline=PIPELINE), labelled_file=str(
-        tmp_path / 'list.txt'))
+    dataset = PartiallyLabelledDataset(
+        EmbeddedFashionMNIST(pipeline=PIPELINE), labelled_file=str(tmp_path / 'list.txt')
+    )
     assert np.flatnonzero(dataset.get_gt_labels() >= 0).tolist() == [7, 4999]
 
 
 def test_a_second_folder_follows_without_labels_and_with_the_first_ones_pipeline(folder, tmp_path):
     write_folder(tmp_path / 'more', dict(fox=6), labelled=False)
-    dataset = PartiallyLabelledDataset(folder, per_class=1, unlabelled=dict(
-        type='mmpretrain.CustomDataset', data_root=str(tmp_path / 'more'), with_label=False))
+    dataset = PartiallyLabelledDataset(
+        folder,
+        per_class=1,
+        unlabelled=dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path / 'more'), with_label=False),
+    )
     assert len(dataset) == 41
     assert (dataset.get_gt_labels()[35:] == -1).all()
     last = dataset[40]
@@ -133,19 +145,24 @@ def test_an_unreadable_image_is_replaced_by_one_of_the_same_kind(folder):
 
 
 def test_without_any_readable_image_it_stops(folder):
-    dataset = PartiallyLabelledDataset(CustomDataset(
-        data_root=folder.data_root, pipeline=[lambda results: None], max_refetch=2))
+    dataset = PartiallyLabelledDataset(
+        CustomDataset(data_root=folder.data_root, pipeline=[lambda results: None], max_refetch=2)
+    )
     with pytest.raises(RuntimeError, match='no readable image in 3 tries'):
         dataset[0]
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(fraction=0.1, per_class=2), 'are given together; choose one'),
-    (dict(fraction=0.0), r'fraction is 0.0; it must lie in \(0, 1\]'),
-    (dict(fraction=1.5), r'fraction is 1.5; it must lie in \(0, 1\]'),
-    (dict(per_class=0), 'per_class is 0; keep at least one'),
-    (dict(per_class=6), 'per_class is 6, but class 2 has 5 samples'),
-    (dict(labelled_file='nowhere.txt'), 'labelled_file nowhere.txt does not exist')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(fraction=0.1, per_class=2), 'are given together; choose one'),
+        (dict(fraction=0.0), r'fraction is 0.0; it must lie in \(0, 1\]'),
+        (dict(fraction=1.5), r'fraction is 1.5; it must lie in \(0, 1\]'),
+        (dict(per_class=0), 'per_class is 0; keep at least one'),
+        (dict(per_class=6), 'per_class is 6, but class 2 has 5 samples'),
+        (dict(labelled_file='nowhere.txt'), 'labelled_file nowhere.txt does not exist'),
+    ],
+)
 def test_a_choice_that_cannot_be_made_is_refused(folder, arguments, message):
     with pytest.raises(ConfigError, match=message):
         PartiallyLabelledDataset(folder, **arguments)

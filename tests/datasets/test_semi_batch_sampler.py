@@ -20,8 +20,9 @@ class Labels:
 
 
 def sampler(labelled=20, unlabelled=60, rank=0, world_size=1, seed=0, epoch_number=0, **arguments):
-    inner = SimpleNamespace(dataset=Labels(labelled, unlabelled), seed=seed, epoch=epoch_number, rank=rank,
-                            world_size=world_size)
+    inner = SimpleNamespace(
+        dataset=Labels(labelled, unlabelled), seed=seed, epoch=epoch_number, rank=rank, world_size=world_size
+    )
     return SemiBatchSampler(inner, **{**dict(batch_size=8, num_unlabelled=6), **arguments})
 
 
@@ -33,8 +34,9 @@ def split(batch, labelled=20):
 @pytest.mark.parametrize('drop_last', [True, False])
 @pytest.mark.parametrize('epoch', ['labelled', 'unlabelled', 'all', 7])
 def test_every_batch_of_every_rank_has_the_given_numbers_and_no_image_twice(world_size, drop_last, epoch):
-    ranks = [list(sampler(rank=rank, world_size=world_size, epoch=epoch, drop_last=drop_last))
-             for rank in range(world_size)]
+    ranks = [
+        list(sampler(rank=rank, world_size=world_size, epoch=epoch, drop_last=drop_last)) for rank in range(world_size)
+    ]
     assert len({len(batches) for batches in ranks}) == 1, 'all ranks take as many steps'
     assert len(ranks[0]) == len(sampler(world_size=world_size, epoch=epoch, drop_last=drop_last))
     for step in zip(*ranks, strict=True):
@@ -47,12 +49,19 @@ def test_every_batch_of_every_rank_has_the_given_numbers_and_no_image_twice(worl
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 @pytest.mark.parametrize('epoch, part, pool', [('labelled', 0, range(20)), ('unlabelled', 1, range(20, 80))])
 def test_an_epoch_shows_every_image_of_the_kind_that_defines_it(world_size, epoch, part, pool):
-    shown = [index for rank in range(world_size)
-             for batch in sampler(rank=rank, world_size=world_size, epoch=epoch, drop_last=False)
-             for index in split(batch)[part]]
+    shown = [
+        index
+        for rank in range(world_size)
+        for batch in sampler(rank=rank, world_size=world_size, epoch=epoch, drop_last=False)
+        for index in split(batch)[part]
+    ]
     assert set(shown) == set(pool)
-    dropped = [index for rank in range(world_size)
-               for batch in sampler(rank=rank, world_size=world_size, epoch=epoch) for index in split(batch)[part]]
+    dropped = [
+        index
+        for rank in range(world_size)
+        for batch in sampler(rank=rank, world_size=world_size, epoch=epoch)
+        for index in split(batch)[part]
+    ]
     assert len(set(dropped)) == len(dropped) <= len(pool), 'with drop_last none comes twice'
     assert len(pool) - len(dropped) < (2, 6)[part] * world_size
 
@@ -98,14 +107,18 @@ def test_batches_of_one_kind_alone_are_possible():
     assert len(sampler(labelled=16, unlabelled=0, num_unlabelled=0)) == 2
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(num_unlabelled=9), 'num_unlabelled is 9; it must lie between 0 and batch_size, which is 8'),
-    (dict(num_unlabelled=-1), 'num_unlabelled is -1'),
-    (dict(labelled=0), 'hold 2 labelled images on each of 1 rank.* has 0'),
-    (dict(unlabelled=11, world_size=2), 'hold 6 unlabelled images on each of 2 rank.* has 11'),
-    (dict(epoch='half'), "epoch is 'half'; choose"),
-    (dict(epoch='labelled', num_unlabelled=8), "epoch of 'labelled' has no batch"),
-    (dict(labelled=1, epoch='labelled'), "epoch of 'labelled' has no batch with 2 labelled")])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(num_unlabelled=9), 'num_unlabelled is 9; it must lie between 0 and batch_size, which is 8'),
+        (dict(num_unlabelled=-1), 'num_unlabelled is -1'),
+        (dict(labelled=0), 'hold 2 labelled images on each of 1 rank.* has 0'),
+        (dict(unlabelled=11, world_size=2), 'hold 6 unlabelled images on each of 2 rank.* has 11'),
+        (dict(epoch='half'), "epoch is 'half'; choose"),
+        (dict(epoch='labelled', num_unlabelled=8), "epoch of 'labelled' has no batch"),
+        (dict(labelled=1, epoch='labelled'), "epoch of 'labelled' has no batch with 2 labelled"),
+    ],
+)
 def test_numbers_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         sampler(**arguments)

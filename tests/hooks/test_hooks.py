@@ -16,14 +16,30 @@ import torch
 from mmcds.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ['train_dataloader.dataset.indices=32', 'train_dataloader.batch_size=8', 'train_dataloader.num_workers=0',
-         'val_dataloader.dataset.indices=20', 'val_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
+QUICK = [
+    'train_dataloader.dataset.indices=32',
+    'train_dataloader.batch_size=8',
+    'train_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=20',
+    'val_dataloader.num_workers=0',
+    'default_hooks.logger.interval=1',
+]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
 
 
 def train(tool, work_dir, *options, epochs=1, config=CONFIG, arguments=()):
-    return tool('train').main([config, '--work-dir', str(work_dir), *arguments, '--cfg-options', *QUICK,
-                               f'train_cfg.max_epochs={epochs}', *options])
+    return tool('train').main(
+        [
+            config,
+            '--work-dir',
+            str(work_dir),
+            *arguments,
+            '--cfg-options',
+            *QUICK,
+            f'train_cfg.max_epochs={epochs}',
+            *options,
+        ]
+    )
 
 
 def weights(work_dir, epoch) -> dict[str, torch.Tensor]:
@@ -34,14 +50,24 @@ def weights(work_dir, epoch) -> dict[str, torch.Tensor]:
 def test_killed_and_resumed_equals_never_stopped(tool, tmp_path, environment, workers):
     keep = ['default_hooks.checkpoint.max_keep_ckpts=9', f'train_dataloader.num_workers={workers}']
     train(tool, tmp_path / 'whole', *keep, epochs=4)
-    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG, '--work-dir', str(tmp_path / 'killed'),
-               '--cfg-options', *QUICK, *keep, 'train_cfg.max_epochs=4']
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/train.py'),
+        CONFIG,
+        '--work-dir',
+        str(tmp_path / 'killed'),
+        '--cfg-options',
+        *QUICK,
+        *keep,
+        'train_cfg.max_epochs=4',
+    ]
     same_threads = {**environment, 'OMP_NUM_THREADS': str(torch.get_num_threads())}  # they order the sums
-    process = subprocess.Popen(command, env=same_threads, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        command, env=same_threads, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.time() + 120
     while not (tmp_path / 'killed/last_checkpoint').exists() and time.time() < deadline and process.poll() is None:
-        time.sleep(.02)
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / 'killed/epoch_4.pth').exists(), 'the kill must come before the end'
@@ -56,9 +82,18 @@ def test_two_epochs_draw_different_and_two_runs_equal_augmentations(tool, tmp_pa
 
     def record(seed):
         runner = tool('train')
-        config = [CONFIG, '--work-dir', str(tmp_path / str(len(seen))), '--seed', str(seed), '--cfg-options', *QUICK,
-                  'train_cfg.max_epochs=2', 'train_dataloader.num_workers=2',
-                  'train_dataloader.sampler.shuffle=False']
+        config = [
+            CONFIG,
+            '--work-dir',
+            str(tmp_path / str(len(seen))),
+            '--seed',
+            str(seed),
+            '--cfg-options',
+            *QUICK,
+            'train_cfg.max_epochs=2',
+            'train_dataloader.num_workers=2',
+            'train_dataloader.sampler.shuffle=False',
+        ]
         epochs = {}
         from mmengine.hooks import Hook
 
@@ -70,6 +105,7 @@ def test_two_epochs_draw_different_and_two_runs_equal_augmentations(tool, tmp_pa
         from mmengine.runner import Runner
 
         from mmcds.launch import load_config, set_loader_defaults
+
         built = load_config(args)
         runner.merge_train_arguments(built, args)
         set_loader_defaults(built)
@@ -87,14 +123,24 @@ def test_two_epochs_draw_different_and_two_runs_equal_augmentations(tool, tmp_pa
     assert not torch.equal(seen[0][0], seen[2][0])
 
 
-@pytest.mark.parametrize('options, message', [
-    (['model.head.num_classes=7', 'data_preprocessor.num_classes=7'],
-     r'train_dataloader: the data set has 10 classes, but head.num_classes is 7'),
-    (['train_dataloader.batch_size=1'], r'batch_size is 1; the views of a single image have nothing to be contrasted'),
-    (['train_dataloader.batch_size=31', 'train_dataloader.drop_last=False'],
-     r'the last of 2 batches holds one image'),
-    (['train_dataloader.dataset.pipeline.1.views="[[]]"'], r'the pipeline makes 1 view\(s\) per image'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            ['model.head.num_classes=7', 'data_preprocessor.num_classes=7'],
+            r'train_dataloader: the data set has 10 classes, but head.num_classes is 7',
+        ),
+        (
+            ['train_dataloader.batch_size=1'],
+            r'batch_size is 1; the views of a single image have nothing to be contrasted',
+        ),
+        (
+            ['train_dataloader.batch_size=31', 'train_dataloader.drop_last=False'],
+            r'the last of 2 batches holds one image',
+        ),
+        (['train_dataloader.dataset.pipeline.1.views="[[]]"'], r'the pipeline makes 1 view\(s\) per image'),
+    ],
+)
 def test_a_run_that_cannot_be_right_stops_before_its_first_step(tool, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         train(tool, tmp_path, *options)
@@ -103,8 +149,9 @@ def test_a_run_that_cannot_be_right_stops_before_its_first_step(tool, tmp_path, 
 
 def test_a_single_image_meets_no_batchnorm_in_plain_training(tool, tmp_path):
     with pytest.raises(ConfigError, match='BatchNorm cannot estimate statistics from it'):
-        train(tool, tmp_path, 'train_dataloader.batch_size=1',
-              config=str(ROOT / 'configs/plain/resnet18w16_fashion.py'))
+        train(
+            tool, tmp_path, 'train_dataloader.batch_size=1', config=str(ROOT / 'configs/plain/resnet18w16_fashion.py')
+        )
 
 
 def test_an_empty_data_set_stops_the_run(tool, tmp_path):
@@ -115,6 +162,7 @@ def test_an_empty_data_set_stops_the_run(tool, tmp_path):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     from conftest import load_tool
+
     folder = tmp_path_factory.mktemp('finished')
     train(load_tool, folder, epochs=2)
     return folder
@@ -122,8 +170,15 @@ def finished(tmp_path_factory):
 
 def test_the_end_leaves_checkpoint_backbone_manifest_and_curves(finished):
     names = {path.name for path in finished.iterdir()}
-    assert {'epoch_2.pth', 'backbone_epoch_2.pth', 'backbone_epoch_2.pth.json', 'backbone_epoch_2.safetensors',
-            'backbone_epoch_2.safetensors.json', 'curves.png', 'last_checkpoint'} <= names
+    assert {
+        'epoch_2.pth',
+        'backbone_epoch_2.pth',
+        'backbone_epoch_2.pth.json',
+        'backbone_epoch_2.safetensors',
+        'backbone_epoch_2.safetensors.json',
+        'curves.png',
+        'last_checkpoint',
+    } <= names
     log = next(finished.glob('*/*.log')).read_text()
     assert 'What to run next:' in log
     assert str(finished / 'epoch_2.pth') in log.split('Finished')[1]
@@ -149,44 +204,86 @@ def test_resuming_a_finished_run_reports_again_and_changes_no_weight(tool, finis
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize('width, message', [
-    ('32', r'is of another architecture: 6 tensors are missing and 96 have another shape, such as backbone'), ])
+@pytest.mark.parametrize(
+    'width, message',
+    [
+        ('32', r'is of another architecture: 6 tensors are missing and 96 have another shape, such as backbone'),
+    ],
+)
 def test_a_checkpoint_of_another_architecture_is_refused(tool, finished, tmp_path, width, message):
     options = [*QUICK, f'model.backbone.base_channels={width}', 'model.head.in_channels=256']
     with pytest.raises(ConfigError, match=message):
-        tool('test').main([CONFIG, str(finished / 'epoch_2.pth'), '--work-dir', str(tmp_path), '--cfg-options',
-                           *options])
+        tool('test').main(
+            [CONFIG, str(finished / 'epoch_2.pth'), '--work-dir', str(tmp_path), '--cfg-options', *options]
+        )
     with pytest.raises(ConfigError, match=message):
-        tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--cfg-options', *options,
-                            f'load_from={finished / "epoch_2.pth"}'])
+        tool('train').main(
+            [CONFIG, '--work-dir', str(tmp_path), '--cfg-options', *options, f'load_from={finished / "epoch_2.pth"}']
+        )
 
 
 def test_a_deeper_network_is_refused_because_tensors_are_missing(tool, finished, tmp_path):
     with pytest.raises(ConfigError, match=r'[1-9]\d* tensors are missing .* such as backbone.layer'):
-        tool('test').main([CONFIG, str(finished / 'epoch_2.pth'), '--work-dir', str(tmp_path), '--cfg-options',
-                           *QUICK, 'model.backbone.depth=34'])
+        tool('test').main(
+            [
+                CONFIG,
+                str(finished / 'epoch_2.pth'),
+                '--work-dir',
+                str(tmp_path),
+                '--cfg-options',
+                *QUICK,
+                'model.backbone.depth=34',
+            ]
+        )
 
 
 def test_a_bare_backbone_as_checkpoint_is_refused_with_the_way_to_load_it(tool, finished, tmp_path):
     with pytest.raises(ConfigError, match=r'holds a bare backbone. Load it with model.backbone.init_cfg'):
-        tool('train').main([CONFIG, '--work-dir', str(tmp_path), '--cfg-options', *QUICK,
-                            f'load_from={finished / "backbone_epoch_2.pth"}'])
+        tool('train').main(
+            [
+                CONFIG,
+                '--work-dir',
+                str(tmp_path),
+                '--cfg-options',
+                *QUICK,
+                f'load_from={finished / "backbone_epoch_2.pth"}',
+            ]
+        )
 
 
 def test_plain_training_may_start_from_a_cds_checkpoint_with_another_head(tool, finished, tmp_path):
-    runner = train(tool, tmp_path, f'load_from={finished / "epoch_2.pth"}', 'optim_wrapper.optimizer.lr=0.',
-                   'optim_wrapper.optimizer.weight_decay=0.',
-                   config=str(ROOT / 'configs/plain/resnet18w16_fashion.py'))
+    runner = train(
+        tool,
+        tmp_path,
+        f'load_from={finished / "epoch_2.pth"}',
+        'optim_wrapper.optimizer.lr=0.',
+        'optim_wrapper.optimizer.weight_decay=0.',
+        config=str(ROOT / 'configs/plain/resnet18w16_fashion.py'),
+    )
     assert torch.equal(runner.model.backbone.conv1.weight, weights(finished, 2)['backbone.conv1.weight'])
 
 
 def test_the_progress_bar_shows_on_a_terminal_only(tmp_path, environment):
     pty = pytest.importorskip('pty')
-    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG, '--work-dir', str(tmp_path),
-               '--cfg-options', *QUICK, 'train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=96']
+    command = [
+        sys.executable,
+        str(ROOT / 'tools/train.py'),
+        CONFIG,
+        '--work-dir',
+        str(tmp_path),
+        '--cfg-options',
+        *QUICK,
+        'train_cfg.max_epochs=1',
+        'train_dataloader.dataset.indices=96',
+    ]
     leader, follower = pty.openpty()
-    process = subprocess.Popen(command, env={**environment, 'TERM': 'xterm', 'COLUMNS': '120'}, stdout=follower,
-                               stderr=follower, close_fds=True)
+    process = subprocess.Popen(
+        command,
+        env={**environment, 'TERM': 'xterm', 'COLUMNS': '120'},
+        stdout=follower,
+        stderr=follower,
+        close_fds=True,
+    )
     os.close(follower)
     seen = b''
     while True:
@@ -210,6 +307,7 @@ def test_seeds_of_epochs_differ_and_repeat():
     from types import SimpleNamespace
 
     from mmcds.hooks import EpochSeedHook
+
     drawn = []
     for epoch in (0, 1, 0):
         EpochSeedHook().before_train_epoch(SimpleNamespace(seed=5, epoch=epoch))

@@ -22,7 +22,8 @@ CASES = [
     dict(positives='in', temperature=0.2),
     dict(temperature=0.01),  # two exponentials per pair
     dict(weights=True, learn_temperature=True, block_size=3),
-    dict(loss=NTXentLoss, exclude=True)]
+    dict(loss=NTXentLoss, exclude=True),
+]
 
 
 class Heads(nn.Module):
@@ -40,15 +41,24 @@ class Heads(nn.Module):
         rows = F.normalize(self.project(images), dim=2)
         whole = gather_embeddings(rows, labels, weights if self.weighted else None)
         exclude = torch.tensor([[0, 0], [1, 4]]) if self.excluding else None  # the first anchors have no positive
-        return self.loss(whole.embeddings, whole.labels, weights=whole.weights, exclude=exclude, local=whole.local,
-                         num_ranks=whole.num_ranks)
+        return self.loss(
+            whole.embeddings,
+            whole.labels,
+            weights=whole.weights,
+            exclude=exclude,
+            local=whole.local,
+            num_ranks=whole.num_ranks,
+        )
 
 
 def batch():
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(VIEWS, 10, 4, generator=generator, dtype=torch.float64)
-    return (images, torch.tensor([0, 1, -1, 0, 2, 2, -1, 0, 1, 3]),
-            torch.rand(VIEWS, 10, generator=generator, dtype=torch.float64))
+    return (
+        images,
+        torch.tensor([0, 1, -1, 0, 2, 2, -1, 0, 1, 3]),
+        torch.rand(VIEWS, 10, generator=generator, dtype=torch.float64),
+    )
 
 
 def share(rank, sizes):
@@ -96,8 +106,12 @@ def worker(rank, ranks, folder):
 @pytest.fixture(scope='module', params=[2, 3])
 def ranks(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f'ranks{request.param}')
-    children = [subprocess.Popen([sys.executable, __file__, str(rank), str(request.param), str(folder)],
-                                 stderr=subprocess.PIPE, text=True) for rank in range(request.param)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(request.param), str(folder)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(request.param)
+    ]
     for child in children:
         _, errors = child.communicate(timeout=120)
         assert child.returncode == 0, errors[-3000:]
@@ -123,8 +137,10 @@ def test_ranks_that_do_not_fit_together_stop_on_every_rank_with_one_message(rank
     assert set(first) == {name for name, _ in wrong_batches(0)}
     for message in first.values():
         assert 'every rank must bring embeddings (V, N, D) of the same V, D' in message
-    assert 'rank 0: V=2, N=3, D=4, type=torch.float32, labels=3, weights=None; rank 1: V=2, N=3, D=3' in \
-        first['another width']
+    assert (
+        'rank 0: V=2, N=3, D=4, type=torch.float32, labels=3, weights=None; rank 1: V=2, N=3, D=3'
+        in first['another width']
+    )
 
 
 def test_without_a_process_group_nothing_changes():

@@ -17,8 +17,9 @@ from mmcds.losses import NTXentLoss, SupConLoss, ntxent_loss, supcon_loss
 
 
 def unit(*shape, seed=0, dtype=torch.float64):
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),
-                       dim=-1).to(dtype)
+    return F.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1
+    ).to(dtype)
 
 
 def value_and_grads(loss, *inputs):
@@ -40,12 +41,14 @@ def draw(seed):
     pick = random.Random(seed)
     views, images, width = pick.randint(2, 4), pick.randint(1, 7), pick.randint(1, 9)
     embeddings = unit(views, images, width, seed=seed).requires_grad_()
-    temperature = torch.tensor(pick.choice([0.005, 0.01, 0.07, 0.5, 1.0, 10.0]), dtype=torch.float64,
-                               requires_grad=True)
+    temperature = torch.tensor(
+        pick.choice([0.005, 0.01, 0.07, 0.5, 1.0, 10.0]), dtype=torch.float64, requires_grad=True
+    )
     labels = pick.choice([None, torch.randint(-1, 3, (images,)), torch.full((images,), -1)])
     options = dict(positives=pick.choice(['out', 'in']), exclude=None, weights=None)
-    options['weights'] = pick.choice([None, torch.rand(images, dtype=torch.float64),
-                                      torch.rand(views, images, dtype=torch.float64)])
+    options['weights'] = pick.choice(
+        [None, torch.rand(images, dtype=torch.float64), torch.rand(views, images, dtype=torch.float64)]
+    )
     if pick.random() < 0.5:
         options['exclude'] = torch.randint(0, images, (pick.randint(0, 3), 2))
     return embeddings, labels, temperature, options, pick
@@ -57,8 +60,14 @@ def draw(seed):
 @pytest.mark.parametrize('seed', range(60))
 def test_equals_the_plain_formula_in_value_and_gradients_for_any_tiling(seed):
     embeddings, labels, temperature, options, pick = draw(seed)
-    expected = contrastive_reference(embeddings, labels, temperature, options['positives'], options['weights'],
-                                     () if options['exclude'] is None else options['exclude'])
+    expected = contrastive_reference(
+        embeddings,
+        labels,
+        temperature,
+        options['positives'],
+        options['weights'],
+        () if options['exclude'] is None else options['exclude'],
+    )
     for block_size in (None, 1, pick.randint(2, 5)):
         found = supcon_loss(embeddings, labels, temperature, block_size=block_size, **options)
         assert_same(found, expected, (embeddings, temperature))
@@ -69,8 +78,10 @@ def test_the_mean_over_shares_of_the_anchors_is_the_loss_of_all(seed):
     embeddings, labels, temperature, options, pick = draw(seed)
     images = embeddings.shape[1]
     cut = pick.randint(0, images)
-    shares = [supcon_loss(embeddings, labels, temperature, local=part, num_ranks=2, block_size=3, **options)
-              for part in (slice(0, cut), slice(cut, images))]
+    shares = [
+        supcon_loss(embeddings, labels, temperature, local=part, num_ranks=2, block_size=3, **options)
+        for part in (slice(0, cut), slice(cut, images))
+    ]
     assert_same(sum(shares) / 2, supcon_loss(embeddings, labels, temperature, **options), (embeddings, temperature))
 
 
@@ -106,8 +117,12 @@ def test_compiled_code_gives_the_same_value_and_gradient():
         return supcon_loss(F.normalize(rows * 2, dim=2), labels, block_size=16) * 3
 
     compiled = torch.compile(step, backend='aot_eager')
-    assert_close(value_and_grads(compiled(rows, labels), rows), value_and_grads(step(rows, labels), rows),
-                 rtol=1e-12, atol=1e-12)
+    assert_close(
+        value_and_grads(compiled(rows, labels), rows),
+        value_and_grads(step(rows, labels), rows),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 def test_input_need_not_be_contiguous():
@@ -136,15 +151,15 @@ def test_gradcheck(positives, temperature, block_size, local):
 def test_backward_can_run_twice_on_a_kept_graph():
     rows = unit(2, 5, 4).requires_grad_()
     loss = supcon_loss(rows)
-    first, = torch.autograd.grad(loss, rows, retain_graph=True)
-    second, = torch.autograd.grad(loss, rows)
+    (first,) = torch.autograd.grad(loss, rows, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, rows)
     assert_close(first, second, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('local', [None, slice(0, 2)])
 def test_second_derivatives_are_refused(local):
     rows = unit(2, 5, 4).requires_grad_()
-    gradient, = torch.autograd.grad(supcon_loss(rows, local=local), rows, create_graph=True)
+    (gradient,) = torch.autograd.grad(supcon_loss(rows, local=local), rows, create_graph=True)
     with pytest.raises(RuntimeError, match='have no second derivative'):
         gradient.square().sum().backward()
 
@@ -213,10 +228,14 @@ def test_order_of_images_and_views_rotation_and_names_of_classes_do_not_matter(p
     order = torch.randperm(8)
     rotation = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))[0]
     for other_rows, other_labels in (
-            (rows[:, order], labels[order]), (rows.flip(0), labels), (rows @ rotation, labels),
-            (rows, torch.where(labels < 0, -1, 90 - labels * 7))):
-        assert_close(supcon_loss(other_rows, other_labels, 0.1, positives=positives, block_size=5), loss,
-                     rtol=1e-12, atol=0)
+        (rows[:, order], labels[order]),
+        (rows.flip(0), labels),
+        (rows @ rotation, labels),
+        (rows, torch.where(labels < 0, -1, 90 - labels * 7)),
+    ):
+        assert_close(
+            supcon_loss(other_rows, other_labels, 0.1, positives=positives, block_size=5), loss, rtol=1e-12, atol=0
+        )
 
 
 def test_unlabelled_images_are_nobodys_class():
@@ -255,7 +274,8 @@ EDGES = {
     'no image': (unit(2, 0, 4), []),
     'all unlabelled': (unit(2, 3, 4), [-1, -1, -1]),
     'opposite vectors': (torch.eye(4)[:1].expand(2, 2, 4) * torch.tensor([1.0, -1.0])[:, None, None], [0, 1]),
-    'equal vectors': (torch.eye(4)[:1].expand(2, 3, 4), [0, 1, -1])}
+    'equal vectors': (torch.eye(4)[:1].expand(2, 3, 4), [0, 1, -1]),
+}
 
 
 @pytest.mark.parametrize('name', EDGES)
@@ -267,15 +287,21 @@ def test_edge_cases_give_finite_loss_and_gradient(name, temperature, positives, 
     rows, labels = EDGES[name]
     rows = rows.to(dtype).clone().requires_grad_()
     for block_size in (None, 2):
-        loss = supcon_loss(rows, torch.tensor(labels, dtype=torch.int64), temperature, positives=positives,
-                           normalize=normalize, block_size=block_size)
+        loss = supcon_loss(
+            rows,
+            torch.tensor(labels, dtype=torch.int64),
+            temperature,
+            positives=positives,
+            normalize=normalize,
+            block_size=block_size,
+        )
         loss.backward()
         assert loss.isfinite()
         assert rows.grad.isfinite().all()
 
 
 def test_opposite_views_at_a_tiny_temperature_cost_their_whole_distance():
-    rows = (torch.eye(2)[:1].expand(2, 2, 2) * torch.tensor([1.0, -1.0])[:, None, None])  # float32
+    rows = torch.eye(2)[:1].expand(2, 2, 2) * torch.tensor([1.0, -1.0])[:, None, None]  # float32
     loss = ntxent_loss(rows, 0.005)  # to its positive -200, to one negative +200
     assert_close(loss.item(), 400.0)
 
@@ -320,9 +346,16 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize('options', [
-    dict(), dict(positives='in'), dict(local=slice(50, 250)), dict(temperature=0.01),
-    dict(exclude=torch.tensor([[0, 1], [2, 2]]))])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(positives='in'),
+        dict(local=slice(50, 250)),
+        dict(temperature=0.01),
+        dict(exclude=torch.tensor([[0, 1], [2, 2]])),
+    ],
+)
 def test_no_tensor_is_larger_than_the_rows_or_a_tile(options):
     rows, labels = unit(2, 500, 8, dtype=torch.float32).requires_grad_(), torch.arange(500) % 10
     with LargestTensor() as mode:
@@ -369,39 +402,47 @@ def test_a_learned_temperature_falls_for_separated_images_and_stops_at_its_bound
 # ---- bad input
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(embeddings=torch.ones(4, 3)), r'embeddings must be a floating-point tensor \(V, N, D\), got \(4, 3\)'),
-    (dict(embeddings=torch.ones(2, 4, 3, dtype=torch.int64)), 'got .* of torch.int64'),
-    (dict(embeddings=unit(1, 4, 3)), 'V = 1 view per image'),
-    (dict(embeddings=2 * unit(2, 4, 3)), 'unit length, but the longest has 2. Set normalize=True'),
-    (dict(embeddings=0.1 * unit(2, 4, 3)), 'unit length, but the longest has 0.1'),
-    (dict(embeddings=unit(2, 4, 3) * math.nan), 'contain NaN or infinity'),
-    (dict(embeddings=unit(2, 4, 3) * math.nan, normalize=True), 'contain NaN or infinity'),
-    (dict(embeddings=unit(2, 4, 3) * math.inf), 'contain NaN or infinity'),
-    (dict(labels=torch.zeros(8, dtype=torch.int64)), r'labels must be integers of shape \(4,\).*got \(8,\)'),
-    (dict(labels=torch.zeros(4)), 'labels must be integers .* of torch.float32'),
-    (dict(temperature=0.0), 'temperature must be > 0, got 0.0'),
-    (dict(temperature=torch.tensor(-1.0)), 'temperature must be > 0, got -1.0'),
-    (dict(temperature=math.nan), 'temperature must be > 0, got nan'),
-    (dict(positives='both'), "positives is 'both'; choose 'out' or 'in'"),
-    (dict(weights=torch.ones(3)), r'weights must be non-negative, of shape \(4,\) or \(2, 4\), got \(3,\)'),
-    (dict(weights=-torch.ones(4)), 'weights must be non-negative'),
-    (dict(exclude=torch.tensor([0, 1])), r'exclude must be integer pairs of images \(P, 2\), got \(2,\)'),
-    (dict(exclude=torch.tensor([[0, 4]])), 'exclude names images 0 to 4, but images are numbered 0 to 3'),
-    (dict(block_size=0), 'block_size must be >= 1, got 0')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(embeddings=torch.ones(4, 3)), r'embeddings must be a floating-point tensor \(V, N, D\), got \(4, 3\)'),
+        (dict(embeddings=torch.ones(2, 4, 3, dtype=torch.int64)), 'got .* of torch.int64'),
+        (dict(embeddings=unit(1, 4, 3)), 'V = 1 view per image'),
+        (dict(embeddings=2 * unit(2, 4, 3)), 'unit length, but the longest has 2. Set normalize=True'),
+        (dict(embeddings=0.1 * unit(2, 4, 3)), 'unit length, but the longest has 0.1'),
+        (dict(embeddings=unit(2, 4, 3) * math.nan), 'contain NaN or infinity'),
+        (dict(embeddings=unit(2, 4, 3) * math.nan, normalize=True), 'contain NaN or infinity'),
+        (dict(embeddings=unit(2, 4, 3) * math.inf), 'contain NaN or infinity'),
+        (dict(labels=torch.zeros(8, dtype=torch.int64)), r'labels must be integers of shape \(4,\).*got \(8,\)'),
+        (dict(labels=torch.zeros(4)), 'labels must be integers .* of torch.float32'),
+        (dict(temperature=0.0), 'temperature must be > 0, got 0.0'),
+        (dict(temperature=torch.tensor(-1.0)), 'temperature must be > 0, got -1.0'),
+        (dict(temperature=math.nan), 'temperature must be > 0, got nan'),
+        (dict(positives='both'), "positives is 'both'; choose 'out' or 'in'"),
+        (dict(weights=torch.ones(3)), r'weights must be non-negative, of shape \(4,\) or \(2, 4\), got \(3,\)'),
+        (dict(weights=-torch.ones(4)), 'weights must be non-negative'),
+        (dict(exclude=torch.tensor([0, 1])), r'exclude must be integer pairs of images \(P, 2\), got \(2,\)'),
+        (dict(exclude=torch.tensor([[0, 4]])), 'exclude names images 0 to 4, but images are numbered 0 to 3'),
+        (dict(block_size=0), 'block_size must be >= 1, got 0'),
+    ],
+)
 def test_bad_input_is_named(change, message):
     with pytest.raises(ConfigError, match=message):
         supcon_loss(**{'embeddings': unit(2, 4, 3), **change})
 
 
 @pytest.mark.parametrize('cls', [SupConLoss, NTXentLoss])
-@pytest.mark.parametrize('change, message', [
-    (dict(temperature=0), 'temperature must be > 0, got 0'),
-    (dict(positives='both'), "positives is 'both'"),
-    (dict(loss_weight=-1.0), 'loss_weight must be a finite number >= 0, got -1.0'),
-    (dict(loss_weight=math.inf), 'loss_weight must be a finite number >= 0, got inf'),
-    (dict(learn_temperature=True, min_temperature=0.5), r'min_temperature must be > 0 and at most temperature'),
-    (dict(block_size=0), 'block_size must be >= 1, got 0')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(temperature=0), 'temperature must be > 0, got 0'),
+        (dict(positives='both'), "positives is 'both'"),
+        (dict(loss_weight=-1.0), 'loss_weight must be a finite number >= 0, got -1.0'),
+        (dict(loss_weight=math.inf), 'loss_weight must be a finite number >= 0, got inf'),
+        (dict(learn_temperature=True, min_temperature=0.5), r'min_temperature must be > 0 and at most temperature'),
+        (dict(block_size=0), 'block_size must be >= 1, got 0'),
+    ],
+)
 def test_a_bad_setting_fails_when_the_module_is_built(cls, change, message):
     with pytest.raises(ConfigError, match=f'{cls.__name__}: {message}'):
         cls(**change)

@@ -20,8 +20,9 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize('expansion, per_head', [
-    (1, (268_800, 254_976, 202_752, 0)), (4, (4_171_776, 3_969_024, 3_170_304, 0))])
+@pytest.mark.parametrize(
+    'expansion, per_head', [(1, (268_800, 254_976, 202_752, 0)), (4, (4_171_776, 3_969_024, 3_170_304, 0))]
+)
 def test_parameters_equal_those_of_the_released_code(expansion, per_head):
     with torch.device('meta'):
         heads = neck(expansion).heads
@@ -57,7 +58,13 @@ def test_rows_have_unit_length_at_any_image_size(head):
 def test_projection_is_linear_relu_linear_after_the_convolutions():
     module = neck(in_channels=(8, 16, 32, 64), head='sepconv+mlp', hidden_channels=24, out_channels=12)
     assert [type(layer).__name__ for layer in module.heads['stage2']] == [
-        'SepConv', 'AdaptiveAvgPool2d', 'Flatten', 'Linear', 'ReLU', 'Linear']
+        'SepConv',
+        'AdaptiveAvgPool2d',
+        'Flatten',
+        'Linear',
+        'ReLU',
+        'Linear',
+    ]
     assert (module.heads['stage2'][3].out_features, module.heads['stage2'][5].out_features) == (24, 12)
 
 
@@ -80,8 +87,8 @@ def test_initial_weights_are_kaiming_fan_out():
     module.init_weights()
     depthwise, pointwise = module.heads['stage0'][2][0].weight, module.heads['stage0'][2][1].weight
     channels = depthwise.shape[0]
-    assert_close(depthwise.std().item(), (2 / (9 * channels))**.5, rtol=.05, atol=0)
-    assert_close(pointwise.std().item(), (2 / channels)**.5, rtol=.05, atol=0)
+    assert_close(depthwise.std().item(), (2 / (9 * channels)) ** 0.5, rtol=0.05, atol=0)
+    assert_close(pointwise.std().item(), (2 / channels) ** 0.5, rtol=0.05, atol=0)
 
 
 def test_rejects_an_unknown_head():

@@ -15,8 +15,11 @@ NAMES = ('stage0', 'layer2-1')
 
 
 def build(head='mlp', **options):
-    config = dict(type='ContrastiveSupervision', neck=dict(type='CDSNeck', taps=TAPS, head=head, out_channels=5),
-                  loss=dict(type='SupConLoss', temperature=0.1, loss_weight=0.3))
+    config = dict(
+        type='ContrastiveSupervision',
+        neck=dict(type='CDSNeck', taps=TAPS, head=head, out_channels=5),
+        loss=dict(type='SupConLoss', temperature=0.1, loss_weight=0.3),
+    )
     config.update(options)
     supervision = MODELS.build(config)
     taps = dict(zip(TAPS, (TapInfo(4, 2), TapInfo(6, 4)), strict=True))
@@ -27,17 +30,28 @@ def build(head='mlp', **options):
 
 def trace(labels=(0, 1, -1, 0), embeddings=None):
     images = len(labels)
-    features = {0: torch.randn(2 * images, 4, 8, 8, requires_grad=True),
-                'layer2.1': torch.randn(2 * images, 6, 4, 4, requires_grad=True)}
-    return Trace(num_views=2, features=features, pooled=torch.zeros(2 * images, 8), logits=torch.zeros(2 * images, 3),
-                 labels=torch.tensor(labels), sample_idx=None, progress=0.0, embeddings=embeddings or {})
+    features = {
+        0: torch.randn(2 * images, 4, 8, 8, requires_grad=True),
+        'layer2.1': torch.randn(2 * images, 6, 4, 4, requires_grad=True),
+    }
+    return Trace(
+        num_views=2,
+        features=features,
+        pooled=torch.zeros(2 * images, 8),
+        logits=torch.zeros(2 * images, 3),
+        labels=torch.tensor(labels),
+        sample_idx=None,
+        progress=0.0,
+        embeddings=embeddings or {},
+    )
 
 
 def test_every_tap_gets_its_weighted_loss_and_its_watched_values():
     supervision, step = build(), trace()
     values = supervision(step)
-    assert list(values) == [f'{name}.{key}' for name in NAMES
-                            for key in ('loss_contrast', 'alignment', 'uniformity', 'contrast_top1')]
+    assert list(values) == [
+        f'{name}.{key}' for name in NAMES for key in ('loss_contrast', 'alignment', 'uniformity', 'contrast_top1')
+    ]
     for name, rows in zip(NAMES, supervision.embed(step).values(), strict=True):
         assert rows.shape == (2, 4, 5)
         assert_close(values[f'{name}.loss_contrast'], 0.3 * supcon_loss(rows, step.labels, 0.1))
@@ -103,9 +117,16 @@ def test_a_broken_image_is_reported_instead_of_trained_on():
         build()(step)
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(neck=dict(type='CDSNeck', taps=())), r'neck.taps is empty.*taps=\(0, 1, 2\)'),
-    (dict(loss=dict(type='SupConLoss', loss_weight=0.0)), 'loss_weight is 0.0; its heads would never get a gradient')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(neck=dict(type='CDSNeck', taps=())), r'neck.taps is empty.*taps=\(0, 1, 2\)'),
+        (
+            dict(loss=dict(type='SupConLoss', loss_weight=0.0)),
+            'loss_weight is 0.0; its heads would never get a gradient',
+        ),
+    ],
+)
 def test_a_config_without_effect_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         build(**change)

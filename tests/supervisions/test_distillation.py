@@ -24,16 +24,29 @@ def unit(*shape, seed=0):
 
 
 def trace(embeddings=None, features=None, logits=None, teacher=None, views=2, images=3):
-    return Trace(num_views=views, features=features or {}, pooled=torch.zeros(views * images, 1),
-                 logits=torch.zeros(views * images, 2) if logits is None else logits,
-                 labels=torch.zeros(images, dtype=torch.int64), sample_idx=None, progress=0.0,
-                 embeddings={'cds': embeddings or {}}, teacher=teacher)
+    return Trace(
+        num_views=views,
+        features=features or {},
+        pooled=torch.zeros(views * images, 1),
+        logits=torch.zeros(views * images, 2) if logits is None else logits,
+        labels=torch.zeros(images, dtype=torch.int64),
+        sample_idx=None,
+        progress=0.0,
+        embeddings={'cds': embeddings or {}},
+        teacher=teacher,
+    )
 
 
 def network(widths, strides=(1, 2), num_classes=2, teacher=None):
     taps = {tap: TapInfo(width, stride) for tap, (width, stride) in enumerate(zip(widths, strides, strict=True))}
-    return NetworkInfo(name='Net', taps=taps, final=taps[len(taps) - 1], num_classes=num_classes,
-                       embeddings={'cds': dict(enumerate(widths))}, teacher=teacher)
+    return NetworkInfo(
+        name='Net',
+        taps=taps,
+        final=taps[len(taps) - 1],
+        num_classes=num_classes,
+        embeddings={'cds': dict(enumerate(widths))},
+        teacher=teacher,
+    )
 
 
 # ---- distance
@@ -41,11 +54,12 @@ def network(widths, strides=(1, 2), num_classes=2, teacher=None):
 
 def test_the_frobenius_norm_is_taken_over_the_whole_matrix():
     student, teacher = rows(6, 4), rows(6, 4, seed=1)
-    expected = math.sqrt(sum((a - b) ** 2 for a, b in zip(student.ravel().tolist(), teacher.ravel().tolist(),
-                                                          strict=True)))
+    expected = math.sqrt(
+        sum((a - b) ** 2 for a, b in zip(student.ravel().tolist(), teacher.ravel().tolist(), strict=True))
+    )
     assert_close(distance(student, teacher, 'frobenius').item(), expected)
     assert_close(distance(student, teacher, 'frobenius'), torch.dist(student, teacher, p=2))
-    assert_close(distance(student, teacher, 'mse_row').item(), expected ** 2 / 6)
+    assert_close(distance(student, teacher, 'mse_row').item(), expected**2 / 6)
 
 
 def test_random_unit_rows_are_the_root_of_twice_their_number_apart():
@@ -73,7 +87,7 @@ def test_distances_pass_gradcheck_and_are_float32_or_better(mode):
     assert torch.autograd.gradcheck(lambda z: distance(z, rows(3, 2, seed=1), mode), rows(3, 2).requires_grad_())
     half = distance(torch.full((4, 8), 300.0, dtype=torch.float16), torch.zeros(4, 8, dtype=torch.float16), mode)
     assert half.dtype == torch.float32
-    assert_close(half.item(), 300 * math.sqrt(32) if mode == 'frobenius' else 8 * 300.0 ** 2)
+    assert_close(half.item(), 300 * math.sqrt(32) if mode == 'frobenius' else 8 * 300.0**2)
 
 
 # ---- logits
@@ -91,8 +105,9 @@ def test_softened_divergence_has_the_known_value_and_gradient():
 def test_soft_cross_entropy_is_the_divergence_plus_the_entropy_of_the_teacher():
     student, teacher = rows(5, 7), rows(5, 7, seed=1)
     p = (teacher / 3).softmax(1)
-    assert_close(soft_cross_entropy(student, teacher, 3.0),
-                 kl_divergence(student, teacher, 3.0) - (p * p.log()).sum(1).mean())
+    assert_close(
+        soft_cross_entropy(student, teacher, 3.0), kl_divergence(student, teacher, 3.0) - (p * p.log()).sum(1).mean()
+    )
     gradients = []
     for function in (soft_cross_entropy, kl_divergence):
         leaf = student.clone().requires_grad_()
@@ -143,8 +158,9 @@ def test_swapping_the_views_of_both_changes_nothing():
     supervision = embedding()
     own, others = ({0: unit(2, 3, 4, seed=seed), 1: unit(2, 3, 4, seed=seed + 1)} for seed in (0, 2))
     swapped = [{tap: value.flip(0) for tap, value in found.items()} for found in (own, others)]
-    assert_close(supervision(trace(swapped[0], teacher=trace(swapped[1]))), supervision(
-        trace(own, teacher=trace(others))))
+    assert_close(
+        supervision(trace(swapped[0], teacher=trace(swapped[1]))), supervision(trace(own, teacher=trace(others)))
+    )
 
 
 def test_other_widths_are_adapted_by_a_biased_layer_whose_output_is_not_normalised():
@@ -161,7 +177,8 @@ def test_other_widths_are_adapted_by_a_biased_layer_whose_output_is_not_normalis
 def test_the_gradient_reaches_the_students_embedding_with_length_lambda():
     supervision, own = embedding(loss_weight=0.3), {0: unit(2, 3, 4).requires_grad_(), 1: unit(2, 3, 4)}
     supervision(trace(own, teacher=trace({0: unit(2, 3, 4, seed=5), 1: unit(2, 3, 4)})))[
-        'stage0.loss_embedding'].backward()
+        'stage0.loss_embedding'
+    ].backward()
     assert_close(own[0].grad.norm().item(), 0.3)
 
 
@@ -171,11 +188,15 @@ def test_taps_can_be_paired_by_hand():
     assert supervision(trace(own, teacher=trace(others))) == {'stage1.loss_embedding': 0}
 
 
-@pytest.mark.parametrize('own, others, arguments, message', [
-    (network((4, 4)), network((4, 4, 4), (1, 2, 4)), {}, r'student has taps \(0, 1\) and the teacher \(0, 1, 2\)'),
-    (network((4, 4)), network((4, 4), (4, 8)), {}, "student's stage0 has stride 1 and the teacher's stage0 4"),
-    (network((4, 4)), network((4, 4)), dict(taps=(2,)), 'taps names 2, but embeddings exist for'),
-    (network((4, 4)), network((4, 4)), dict(taps=(0,), teacher_taps=(0, 1)), 'they do not correspond')])
+@pytest.mark.parametrize(
+    'own, others, arguments, message',
+    [
+        (network((4, 4)), network((4, 4, 4), (1, 2, 4)), {}, r'student has taps \(0, 1\) and the teacher \(0, 1, 2\)'),
+        (network((4, 4)), network((4, 4), (4, 8)), {}, "student's stage0 has stride 1 and the teacher's stage0 4"),
+        (network((4, 4)), network((4, 4)), dict(taps=(2,)), 'taps names 2, but embeddings exist for'),
+        (network((4, 4)), network((4, 4)), dict(taps=(0,), teacher_taps=(0, 1)), 'they do not correspond'),
+    ],
+)
 def test_taps_that_do_not_correspond_are_refused(own, others, arguments, message):
     with pytest.raises(ConfigError, match=message):
         EmbeddingDistillation(**arguments).bind(replace(own, teacher=others))
@@ -189,15 +210,20 @@ def test_logits_of_view_zero_alone_are_distilled_and_agreement_is_watched():
     student, teacher = rows(6, 2), rows(6, 2, seed=1)
     values = supervision(trace(logits=student, teacher=trace(logits=teacher)))
     assert_close(values['loss_logit'], 0.5 * soft_cross_entropy(student[:3], teacher[:3], 3.0))
-    assert_close(values['teacher_agreement'].item(),
-                 (student[:3].argmax(1) == teacher[:3].argmax(1)).double().mean().item(), check_dtype=False)
+    assert_close(
+        values['teacher_agreement'].item(),
+        (student[:3].argmax(1) == teacher[:3].argmax(1)).double().mean().item(),
+        check_dtype=False,
+    )
 
 
 def test_the_square_of_the_temperature_and_all_views_are_options():
     supervision = LogitDistillation(temperature=2.0, mode='kl', scale_by_temperature=True, views=(0, 1))
     student, teacher = rows(6, 2), rows(6, 2, seed=1)
-    assert_close(supervision(trace(logits=student, teacher=trace(logits=teacher)))['loss_logit'],
-                 4 * kl_divergence(student, teacher, 2.0))
+    assert_close(
+        supervision(trace(logits=student, teacher=trace(logits=teacher)))['loss_logit'],
+        4 * kl_divergence(student, teacher, 2.0),
+    )
     assert supervision.min_views == 2
 
 
@@ -214,7 +240,8 @@ def test_features_of_other_width_and_size_are_adapted_and_pooled():
     supervision.bind(network((4, 6), teacher=network((8, 6))))
     supervision.double()
     assert {name: tuple(value.shape) for name, value in supervision.named_parameters()} == {
-        'adapters.stage0.weight': (8, 4, 1, 1)}
+        'adapters.stage0.weight': (8, 4, 1, 1)
+    }
     own, others = {0: rows(6, 4, 8, 8), 1: rows(6, 6, 2, 2)}, {0: rows(6, 8, 4, 4), 1: rows(6, 6, 4, 4)}
     losses = supervision(trace(features=own, teacher=trace(features=others)))
     mapped = F.avg_pool2d(torch.einsum('oc,nchw->nohw', supervision.adapters['stage0'].weight[..., 0, 0], own[0]), 2)
@@ -227,18 +254,23 @@ def test_equal_features_are_at_distance_zero():
     supervision.bind(network((4, 4), teacher=network((4, 4))))
     feature = rows(6, 4, 3, 3)
     assert supervision(trace(features={0: feature}, teacher=trace(features={0: feature}))) == {
-        'stage0.loss_feature': 0}
+        'stage0.loss_feature': 0
+    }
 
 
-@pytest.mark.parametrize('build, message', [
-    (lambda: EmbeddingDistillation(mode='l2'), "EmbeddingDistillation: mode is 'l2'; choose one of frobenius"),
-    (lambda: FeatureDistillation((0,), mode='l2'), "FeatureDistillation: mode is 'l2'"),
-    (lambda: LogitDistillation(mode='mse'), "mode is 'mse'; choose one of soft_ce, kl"),
-    (lambda: EmbeddingDistillation(loss_weight=0), 'loss_weight is 0; give it a positive weight'),
-    (lambda: LogitDistillation(temperature=0), 'temperature is 0; it must be positive'),
-    (lambda: LogitDistillation(views=()), r'views is \(\); name at least one'),
-    (lambda: FeatureDistillation(()), 'taps is empty'),
-    (lambda: FeatureDistillation((0, 1), (0,)), r'student has taps \(0, 1\) and the teacher \(0,\)')])
+@pytest.mark.parametrize(
+    'build, message',
+    [
+        (lambda: EmbeddingDistillation(mode='l2'), "EmbeddingDistillation: mode is 'l2'; choose one of frobenius"),
+        (lambda: FeatureDistillation((0,), mode='l2'), "FeatureDistillation: mode is 'l2'"),
+        (lambda: LogitDistillation(mode='mse'), "mode is 'mse'; choose one of soft_ce, kl"),
+        (lambda: EmbeddingDistillation(loss_weight=0), 'loss_weight is 0; give it a positive weight'),
+        (lambda: LogitDistillation(temperature=0), 'temperature is 0; it must be positive'),
+        (lambda: LogitDistillation(views=()), r'views is \(\); name at least one'),
+        (lambda: FeatureDistillation(()), 'taps is empty'),
+        (lambda: FeatureDistillation((0, 1), (0,)), r'student has taps \(0, 1\) and the teacher \(0,\)'),
+    ],
+)
 def test_wrong_hyper_parameters_are_refused(build, message):
     with pytest.raises(ConfigError, match=message):
         build()

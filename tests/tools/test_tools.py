@@ -14,9 +14,16 @@ from mmcds.launch import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
-SMALL = ['--cfg-options', 'train_dataloader.dataset.indices=16', 'train_dataloader.batch_size=8',
-         'train_dataloader.num_workers=0', 'val_dataloader.dataset.indices=20', 'val_dataloader.num_workers=0',
-         'default_hooks.logger.interval=1', 'train_cfg.max_epochs=1']
+SMALL = [
+    '--cfg-options',
+    'train_dataloader.dataset.indices=16',
+    'train_dataloader.batch_size=8',
+    'train_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=20',
+    'val_dataloader.num_workers=0',
+    'default_hooks.logger.interval=1',
+    'train_cfg.max_epochs=1',
+]
 
 
 def train(tool, work_dir, *arguments, more=()):
@@ -33,6 +40,7 @@ def one_line(capsys, main) -> str:
 def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_path):
     seen = []
     from mmcds.classifiers import CDSClassifier
+
     trace = CDSClassifier.trace
 
     def listen(self, *args):
@@ -46,11 +54,12 @@ def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_pa
     assert set(seen) == {(torch.bfloat16, torch.float32)}
     full = train(tool, tmp_path / 'full')
     first, second = (runner.message_hub.get_scalar('train/loss').data[0][0] for runner in (half, full))
-    assert first == pytest.approx(second, rel=.02)
+    assert first == pytest.approx(second, rel=0.02)
 
 
 def test_fp16_scales_its_loss_and_needs_a_gpu(tool, tmp_path, monkeypatch):
     from mmcds.launch import load_config
+
     module = tool('train')
     args = module.parse_args([CONFIG, '--work-dir', str(tmp_path), '--amp-dtype', 'fp16'])
     config = load_config(args)
@@ -64,15 +73,17 @@ def test_fp16_scales_its_loss_and_needs_a_gpu(tool, tmp_path, monkeypatch):
 
 
 def test_seed_decides_the_weights(tool, tmp_path):
-    first, again, other = (train(tool, tmp_path / str(i), '--seed', seed).model.backbone.conv1.weight
-                           for i, seed in enumerate(('3', '3', '4')))
+    first, again, other = (
+        train(tool, tmp_path / str(i), '--seed', seed).model.backbone.conv1.weight
+        for i, seed in enumerate(('3', '3', '4'))
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_auto_scale_lr_follows_the_batch(tool, tmp_path):
     runner = train(tool, tmp_path, '--auto-scale-lr', more=['param_scheduler=[]'])
-    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(.1 * 8 / 64)
+    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1 * 8 / 64)
 
 
 def test_another_batch_than_the_lr_was_chosen_for_is_reported(tool, tmp_path, caplog):
@@ -100,42 +111,67 @@ def test_a_finished_run_is_not_overwritten_silently(tool, tmp_path):
 def test_test_tool_writes_the_metrics_that_training_saw(tool, tmp_path):
     runner = train(tool, tmp_path)
     seen = runner.message_hub.get_scalar('val/accuracy/top1').current()
-    metrics = tool('test').main([CONFIG, str(tmp_path / 'epoch_1.pth'), '--work-dir', str(tmp_path / 'test'), '--out',
-                                 str(tmp_path / 'm.json'), '--cfg-options', 'test_dataloader.dataset.indices=20'])
+    metrics = tool('test').main(
+        [
+            CONFIG,
+            str(tmp_path / 'epoch_1.pth'),
+            '--work-dir',
+            str(tmp_path / 'test'),
+            '--out',
+            str(tmp_path / 'm.json'),
+            '--cfg-options',
+            'test_dataloader.dataset.indices=20',
+        ]
+    )
     assert json.loads((tmp_path / 'm.json').read_text()) == metrics
     assert metrics['accuracy/top1'] == pytest.approx(seen)
 
 
 def test_the_views_are_drawn_as_they_reach_the_network(tool, tmp_path, capsys):
     from matplotlib.image import imread
+
     tool('browse_views').main([CONFIG, '--out', str(tmp_path / 'v.png'), '-n', '6'])
     assert '6 images, 2 view(s) of 28 x 28 pixels' in capsys.readouterr().out
-    assert imread(tmp_path / 'v.png').std() > .1
+    assert imread(tmp_path / 'v.png').std() > 0.1
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['configs/cds/resnet51_in1k.py'], r'config configs/cds/resnet51_in1k\.py does not exist'),
-    ([CONFIG, '--resume', 'nowhere.pth'], r'--resume: nowhere\.pth does not exist'),
-    ([CONFIG, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'has no auto_scale_lr'),
-    ([CONFIG, '--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True'],
-     r'persistent_workers=True needs num_workers >= 1, got 0'),
-    ([str(ROOT / 'configs/cds/resnet50_in1k.py'), '--data-root', '/no/such/folder'],
-     r'data folder /no/such/folder/imagenet of ImageNet does not exist.*--data-root FOLDER or MMCDS_DATA_ROOT'),
-    ([CONFIG, '--cfg-options', 'model.supervisions.cds.loss.temperature=0.'], 'temperature'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['configs/cds/resnet51_in1k.py'], r'config configs/cds/resnet51_in1k\.py does not exist'),
+        ([CONFIG, '--resume', 'nowhere.pth'], r'--resume: nowhere\.pth does not exist'),
+        ([CONFIG, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'], 'has no auto_scale_lr'),
+        (
+            [CONFIG, '--cfg-options', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True'],
+            r'persistent_workers=True needs num_workers >= 1, got 0',
+        ),
+        (
+            [str(ROOT / 'configs/cds/resnet50_in1k.py'), '--data-root', '/no/such/folder'],
+            r'data folder /no/such/folder/imagenet of ImageNet does not exist.*--data-root FOLDER or MMCDS_DATA_ROOT',
+        ),
+        ([CONFIG, '--cfg-options', 'model.supervisions.cds.loss.temperature=0.'], 'temperature'),
+    ],
+)
 def test_mistakes_of_training_get_one_line(tool, tmp_path, capsys, monkeypatch, arguments, message):
     import re
+
     monkeypatch.setenv('MMCDS_DATA_ROOT', str(tmp_path))
-    said = one_line(capsys, lambda: tool('train').main([arguments[0], '--work-dir', str(tmp_path / 'w'),
-                                                        *arguments[1:]]))
+    said = one_line(
+        capsys, lambda: tool('train').main([arguments[0], '--work-dir', str(tmp_path / 'w'), *arguments[1:]])
+    )
     assert said.startswith('mmcds: error: ')
     assert re.search(message, said), said
 
 
 def test_an_empty_data_folder_gets_one_line(tool, tmp_path, capsys):
     (tmp_path / 'imagenet').mkdir()
-    arguments = [str(ROOT / 'configs/plain/resnet18_in1k.py'), '--data-root', str(tmp_path), '--work-dir',
-                 str(tmp_path / 'w')]
+    arguments = [
+        str(ROOT / 'configs/plain/resnet18_in1k.py'),
+        '--data-root',
+        str(tmp_path),
+        '--work-dir',
+        str(tmp_path / 'w'),
+    ]
     assert 'is empty. Put the data there' in one_line(capsys, lambda: tool('train').main(arguments))
     (tmp_path / 'imagenet/train').mkdir()
     (tmp_path / 'imagenet/val').mkdir()
@@ -146,17 +182,20 @@ def test_an_empty_data_folder_gets_one_line(tool, tmp_path, capsys):
 
 def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
     from mmcds.datasets import embedded
+
     source = Path(embedded.__file__).parent / 'fashion_mnist'
     for path in source.glob('*ubyte'):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:100_000])
-    said = one_line(capsys, lambda: train(tool, tmp_path / 'w', more=[
-        f'train_dataloader.dataset.data_root={tmp_path}']))
+    said = one_line(
+        capsys, lambda: train(tool, tmp_path / 'w', more=[f'train_dataloader.dataset.data_root={tmp_path}'])
+    )
     assert said.startswith(f'mmcds: error: EmbeddedFashionMNIST cannot be loaded from {tmp_path}: ')
 
 
 def test_an_error_of_the_program_keeps_its_traceback():
     def broken():
         raise ValueError('a fault of ours')
+
     with pytest.raises(ValueError, match='a fault of ours'):
         run_tool(broken)
 
@@ -166,11 +205,13 @@ def test_a_missing_download_gets_one_line(capsys):
 
     def offline():
         raise URLError('no network')
+
     assert 'cannot be downloaded (no network). Put the data there' in one_line(capsys, offline)
 
 
 def test_split_and_test_mode_that_disagree_are_refused():
     from mmcds.datasets import EmbeddedFashionMNIST
+
     assert len(EmbeddedFashionMNIST(split='test')) == 2000
     with pytest.raises(ConfigError, match="split is 'train', but test_mode says the opposite"):
         EmbeddedFashionMNIST(split='train', test_mode=True)
@@ -182,11 +223,17 @@ def test_a_missing_checkpoint_is_named(tool, tmp_path):
 
 
 def test_the_command_itself_ends_with_one_line_and_status_1(environment, tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / 'tools/train.py'), 'nowhere.py'], env=environment, cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools/train.py'), 'nowhere.py'],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
-    assert done.stderr.strip() == ('mmcds: error: config nowhere.py does not exist. Name a file such as '
-                                   'configs/cds/resnet50_in1k.py.')
+    assert done.stderr.strip() == (
+        'mmcds: error: config nowhere.py does not exist. Name a file such as configs/cds/resnet50_in1k.py.'
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -196,24 +243,47 @@ def fake(folder, name):
     (folder / name).chmod(0o755)
 
 
-@pytest.mark.parametrize('script, arguments, variables, expected', [
-    ('dist_train.sh', ['c.py', '8', '--amp'], {},
-     'torchrun --standalone --nproc-per-node=8 TOOLS/train.py c.py --launcher pytorch --amp'),
-    ('dist_train.sh', ['c.py', '8'], dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='host', MASTER_PORT='123'),
-     'torchrun --nnodes=2 --node-rank=1 --master-addr=host --master-port=123 --nproc-per-node=8 TOOLS/train.py c.py '
-     '--launcher pytorch'),
-    ('dist_test.sh', ['c.py', 'm.pth', '4', '--out', 'm.json'], {},
-     'torchrun --standalone --nproc-per-node=4 TOOLS/test.py c.py m.pth --launcher pytorch --out m.json'),
-    ('slurm_train.sh', ['gpu', 'job', 'c.py', '--amp'], dict(GPUS='16', SRUN_ARGS='--time=9 --exclusive'),
-     'srun --partition=gpu --job-name=job --ntasks=16 --ntasks-per-node=8 --gres=gpu:8 --cpus-per-task=8 '
-     '--kill-on-bad-exit=1 --time=9 --exclusive python -u TOOLS/train.py c.py --launcher slurm --amp'),
-])
+@pytest.mark.parametrize(
+    'script, arguments, variables, expected',
+    [
+        (
+            'dist_train.sh',
+            ['c.py', '8', '--amp'],
+            {},
+            'torchrun --standalone --nproc-per-node=8 TOOLS/train.py c.py --launcher pytorch --amp',
+        ),
+        (
+            'dist_train.sh',
+            ['c.py', '8'],
+            dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='host', MASTER_PORT='123'),
+            'torchrun --nnodes=2 --node-rank=1 --master-addr=host --master-port=123 --nproc-per-node=8 TOOLS/train.py c.py '
+            '--launcher pytorch',
+        ),
+        (
+            'dist_test.sh',
+            ['c.py', 'm.pth', '4', '--out', 'm.json'],
+            {},
+            'torchrun --standalone --nproc-per-node=4 TOOLS/test.py c.py m.pth --launcher pytorch --out m.json',
+        ),
+        (
+            'slurm_train.sh',
+            ['gpu', 'job', 'c.py', '--amp'],
+            dict(GPUS='16', SRUN_ARGS='--time=9 --exclusive'),
+            'srun --partition=gpu --job-name=job --ntasks=16 --ntasks-per-node=8 --gres=gpu:8 --cpus-per-task=8 '
+            '--kill-on-bad-exit=1 --time=9 --exclusive python -u TOOLS/train.py c.py --launcher slurm --amp',
+        ),
+    ],
+)
 def test_scripts_start_what_they_say(tmp_path, environment, script, arguments, variables, expected):
     fake(tmp_path, 'torchrun')
     fake(tmp_path, 'srun')
     clean = {k: v for k, v in environment.items() if k not in ('NNODES', 'MASTER_PORT', 'GPUS', 'GPUS_PER_NODE')}
-    done = subprocess.run(['bash', str(ROOT / 'tools' / script), *arguments], capture_output=True, text=True,
-                          env={**clean, **variables, 'PATH': f'{tmp_path}:{environment["PATH"]}'})
+    done = subprocess.run(
+        ['bash', str(ROOT / 'tools' / script), *arguments],
+        capture_output=True,
+        text=True,
+        env={**clean, **variables, 'PATH': f'{tmp_path}:{environment["PATH"]}'},
+    )
     found = done.stdout.strip().replace(f'{tmp_path}/', '').replace(str(ROOT / 'tools'), 'TOOLS')
     assert found == expected
     missing = subprocess.run(['bash', str(ROOT / 'tools' / script)], capture_output=True, text=True, env=clean)

@@ -35,8 +35,11 @@ def test_an_rgb_array_becomes_bgr(colours):
 @pytest.mark.parametrize('source', ['file', 'array', 'array with channel'])
 def test_grey_is_repeated_over_three_channels(tmp_path, colours, source):
     grey = colours[..., 0]
-    results = LoadImage()(write(tmp_path / 'a.png', grey) if source == 'file' else
-                          dict(img=grey if source == 'array' else grey[..., None]))
+    results = LoadImage()(
+        write(tmp_path / 'a.png', grey)
+        if source == 'file'
+        else dict(img=grey if source == 'array' else grey[..., None])
+    )
     assert np.array_equal(results['img'], np.repeat(grey[..., None], 3, axis=2))
 
 
@@ -63,6 +66,7 @@ def test_unreadable_files_are_replaced_up_to_the_threshold_then_stop(tmp_path):
 
 def test_a_dataset_replaces_an_unreadable_file_by_another_image(tmp_path, colours):
     from mmpretrain.datasets import CustomDataset
+
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
     write(tmp_path / 'a' / 'good.png', colours)
@@ -92,8 +96,8 @@ def test_cutout_holes_are_squares_clipped_at_the_border_with_uniform_centres():
         holes += hole
     assert (image == 7).all(), 'the image that came in must not be written to'
     # Top edges centre - 2 with centres 0..7 give heights 2, 3, 4, 4, 4, 4, 4, 3.
-    assert np.allclose(heights / 4000, [0, 0, 1 / 8, 2 / 8, 5 / 8, 0, 0, 0], atol=.03)
-    assert np.allclose(holes[3, 3] / 4000, 1 / 4, atol=.03)  # 4 of 8 centres per axis reach it
+    assert np.allclose(heights / 4000, [0, 0, 1 / 8, 2 / 8, 5 / 8, 0, 0, 0], atol=0.03)
+    assert np.allclose(holes[3, 3] / 4000, 1 / 4, atol=0.03)  # 4 of 8 centres per axis reach it
 
 
 def test_rejects_a_cutout_of_no_size():
