@@ -256,8 +256,8 @@ def fake(folder, name):
             'dist_train.sh',
             ['c.py', '8'],
             dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='host', MASTER_PORT='123'),
-            'torchrun --nnodes=2 --node-rank=1 --master-addr=host --master-port=123 --nproc-per-node=8 TOOLS/train.py c.py '
-            '--launcher pytorch',
+            'torchrun --nnodes=2 --node-rank=1 --master-addr=host --master-port=123 --nproc-per-node=8 '
+            'TOOLS/train.py c.py --launcher pytorch',
         ),
         (
             'dist_test.sh',
