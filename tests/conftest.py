@@ -35,7 +35,7 @@ def load_tool(name: str):
 
 
 @pytest.fixture(autouse=True)
-def _no_leftovers():
+def _no_leftovers(monkeypatch):
     """Every test starts without a runner's global state and leaves the default scope as it was."""
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
@@ -44,6 +44,8 @@ def _no_leftovers():
     for manager in (MessageHub, Visualizer, MMLogger, DefaultScope):
         manager._instance_dict.clear()
     torch.manual_seed(0)
+    monkeypatch.setenv('MMCDS_DATA_ROOT', '')  # --data-root sets it; this takes it away again after the test
+    monkeypatch.delenv('MMCDS_DATA_ROOT')
 
 
 @pytest.fixture
