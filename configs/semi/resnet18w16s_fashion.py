@@ -1,7 +1,7 @@
 """Semi-supervised CDS, a small ResNet-18, the embedded Fashion-MNIST images with 10 % of the labels (Eq. 6).
 
 Not from the paper: its Figure 2 in minutes on two cores. All points and seeds: python tools/semi_supervised.py.
-Cross-entropy on both views, as in its baseline -two_view: on few labels that helps more than the contrast does.
+Cross-entropy on both views, so the fair baseline is -two_view, against which it does not win in this short run.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/resnet18w16s_fashion.py
 """
 
