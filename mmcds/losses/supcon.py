@@ -86,48 +86,45 @@ def supcon_loss(
         count, ids = _identities(labels, images, z_VND.device)
         ids_M = ids.repeat(views)
         rows_M = z_VND.flatten(0, 1) * temperature**-0.5
-        own = torch.arange(views * images, device=z_VND.device)
-        if local is not None:
-            own = own.view(views, images)[:, local].flatten()
+        every = torch.arange(views * images, device=z_VND.device)
+        own = every if local is None else every.view(views, images)[:, local].flatten()
+
+        def of_anchors(values: Tensor) -> Tensor:
+            return values if local is None else values.index_select(0, own)
 
         num_positives = count.index_select(0, ids_M) * views - 1
-        excluded = pairs = (own, own)
+        pairs = every, every
         if exclude is not None:
             excluded = _row_pairs(exclude, views, images)
             positive = ids_M[excluded[0]] == ids_M[excluded[1]]
-            positive_pairs = tuple(index[positive] for index in excluded)
-            num_positives = num_positives.index_add(0, positive_pairs[0], -torch.ones_like(positive_pairs[0]))
-            pairs = torch.cat([own, excluded[0]]), torch.cat([own, excluded[1]])
-        if weights is None:
-            weights = z_VND.new_ones(images)
-        weights_M = weights.to(z_VND.dtype).expand(views, images).flatten() * (num_positives > 0)
+            first, second = excluded[0][positive], excluded[1][positive]
+            num_positives = num_positives.index_add(0, first, -torch.ones_like(first))
+            pairs = torch.cat([every, excluded[0]]), torch.cat([every, excluded[1]])
+        weights_M = (num_positives > 0).to(z_VND.dtype)
+        if weights is not None:
+            weights_M = weights_M * weights.to(z_VND.dtype).expand(views, images).flatten()
         total = weights_M.sum()
 
-        if local is None:
-            anchors, candidates = rows_M, None
-        else:
-            anchors, candidates = rows_M.index_select(0, own), rows_M
-            place = torch.full((views * images,), -1, device=own.device).index_put(
-                (own,), torch.arange(len(own), device=own.device)
-            )
+        anchors, candidates, own_ids = of_anchors(rows_M), None, of_anchors(ids_M)
+        if local is not None:
+            candidates = rows_M
+            place = torch.full_like(every, -1).index_put((own,), every[:len(own)])
             inside = place[pairs[0]] >= 0
-            pairs = (place[pairs[0][inside]], pairs[1][inside])
-        own_ids = ids_M[own]
-        bound = longest**2 / scalar
+            pairs = place[pairs[0][inside]], pairs[1][inside]
         both_ids = (own_ids, ids_M) if positives == 'in' else None
-        log_all, *log_positive = blockwise_logsumexp(anchors, candidates, pairs, bound, both_ids, block_size)
-        number = num_positives[own].clamp(min=1).to(log_all.dtype)
+        log_all, *log_positive = blockwise_logsumexp(anchors, candidates, pairs, longest ** 2 / scalar, both_ids,
+                                                     block_size)
+        number = of_anchors(num_positives).clamp(min=1).to(log_all.dtype)
         if positives == 'in':
             per_anchor = log_all - log_positive[0] + number.log()
         else:
             sums = rows_M.new_zeros(len(count), rows_M.shape[1]).index_add(0, ids_M, rows_M)
-            score = (anchors * sums.index_select(0, own_ids)).sum(1) - (anchors * anchors).sum(1)
+            score = (anchors * (sums.index_select(0, own_ids) - anchors)).sum(1)
             if exclude is not None:
-                first, second = positive_pairs
                 removed = (rows_M[first] * rows_M[second]).sum(1)
-                score = score - rows_M.new_zeros(len(rows_M)).index_add(0, first, removed)[own]
+                score = score - of_anchors(rows_M.new_zeros(len(rows_M)).index_add(0, first, removed))
             per_anchor = log_all - score / number
-        share = weights_M[own] * (num_ranks / torch.where(total > 0, total, 1))
+        share = of_anchors(weights_M) * (num_ranks / torch.where(total > 0, total, 1))
         return (share * per_anchor).sum()
 
 
