@@ -108,12 +108,13 @@ def supcon_loss(
         anchors, candidates, own_ids = of_anchors(rows_M), None, of_anchors(ids_M)
         if local is not None:
             candidates = rows_M
-            place = torch.full_like(every, -1).index_put((own,), every[:len(own)])
+            place = torch.full_like(every, -1).index_put((own,), every[: len(own)])
             inside = place[pairs[0]] >= 0
             pairs = place[pairs[0][inside]], pairs[1][inside]
         both_ids = (own_ids, ids_M) if positives == 'in' else None
-        log_all, *log_positive = blockwise_logsumexp(anchors, candidates, pairs, longest ** 2 / scalar, both_ids,
-                                                     block_size)
+        log_all, *log_positive = blockwise_logsumexp(
+            anchors, candidates, pairs, longest**2 / scalar, both_ids, block_size
+        )
         number = of_anchors(num_positives).clamp(min=1).to(log_all.dtype)
         if positives == 'in':
             per_anchor = log_all - log_positive[0] + number.log()
