@@ -103,10 +103,12 @@ class _Refuse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *sources: Tensor) -> Tensor:
+        """Return the value; the sources are what it depends on."""
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        """Refuse."""
         raise RuntimeError(
             'supcon_loss and ntxent_loss have no second derivative: their backward pass keeps no '
             'graph. Leave them out of what is differentiated twice, such as a gradient penalty.'
