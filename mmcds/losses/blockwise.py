@@ -75,11 +75,11 @@ class _Tiles:
 
     def buffer(self, like: Tensor) -> Tensor:
         """Memory for one tile."""
-        return like.new_empty(min(self.block, self.shape[0]) * min(self.block, self.shape[1]))
+        return like.new_empty(min(self.block, self.shape[0]), min(self.block, self.shape[1]))
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
         """Return exp(score) if that is safe, or else the score; excluded pairs are 0 or -inf."""
-        tile = torch.mm(x, y.t(), out=buffer[: len(x) * len(y)].view(len(x), len(y)))
+        tile = torch.mm(x, y.t(), out=_cut(buffer, len(x), len(y)))
         if self.safe:
             tile.exp_()
         piece = self._excluded.get((i, j))
@@ -98,7 +98,7 @@ class _Tiles:
         return self.ids[0][i] != self.ids[1][j]
 
 
-class _Refuse(torch.autograd.Function):
+class Refuse(torch.autograd.Function):
     """Passes a first derivative on and refuses to be differentiated itself."""
 
     @staticmethod
@@ -124,26 +124,27 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         x, parts = anchors.split(tiles.block), [total.split(tiles.block) for total in sums]
         y = x if candidates is None else candidates.split(tiles.block)
 
-        def add(total: Tensor, tile: Tensor, dim: int) -> None:
-            if tiles.safe:
-                total.add_(tile.sum(dim))
-            else:
-                total.copy_(torch.logaddexp(total, tile.logsumexp(dim)))
+        buffer, ones = tiles.buffer(anchors), anchors.new_ones(min(tiles.block, max(tiles.shape)))
 
-        buffer = tiles.buffer(anchors)
+        def add(total: Tensor, tile: Tensor) -> None:
+            if tiles.safe:
+                total.addmv_(tile, ones[: tile.shape[1]])
+            else:
+                total.copy_(torch.logaddexp(total, tile.logsumexp(1)))
+
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer)
             for number, part in enumerate(parts):
                 if number == 1:
                     tile = tile.masked_fill(tiles.negative(i, j), tiles.nothing)
-                add(part[i], tile, 1)
+                add(part[i], tile)
                 if tiles.symmetric and i != j:
-                    add(part[j], tile, 0)
+                    add(part[j], tile.t())
         if tiles.safe:
             sums = [total.log() for total in sums]
         sums = [total.masked_fill_(total == -torch.inf, 0.0) for total in sums]
         ctx.tiles = tiles
-        ctx.save_for_backward(anchors, candidates, buffer.view(tiles.shape) if tiles.single else None, *sums)
+        ctx.save_for_backward(anchors, candidates, buffer if tiles.single else None, *sums)
         return tuple(sums)
 
     @staticmethod
@@ -151,7 +152,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(grads[0].device.type, enabled=False):
             found = _BlockwiseLogSumExp._backward(ctx, grads)
         sources = (*(tensor for tensor in ctx.saved_tensors[:2] if tensor is not None), *grads)
-        return *(None if grad is None else _Refuse.apply(grad, *sources) for grad in found), None
+        return *(None if grad is None else Refuse.apply(grad, *sources) for grad in found), None
 
     @staticmethod
     def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
@@ -170,11 +171,16 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
-            weight = weigh(tiles, i, j, tile, slopes, levels, weight_buffer[: tile.numel()].view(tile.shape))
+            weight = weigh(tiles, i, j, tile, slopes, levels, _cut(weight_buffer, *tile.shape))
             dx[i].addmm_(weight, y[j])
             if not tiles.symmetric or i != j:
                 dy[j].addmm_(weight.t(), x[i])
         return grad_anchors, grad_candidates
+
+
+def _cut(buffer: Tensor, height: int, width: int) -> Tensor:
+    """The start of a buffer as a matrix; tiles at the edge are smaller."""
+    return buffer if buffer.shape == (height, width) else buffer.view(-1)[: height * width].view(height, width)
 
 
 _Blocks = list[tuple[Tensor, ...]]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mmcds.errors import ConfigError
 from mmcds.losses.blockwise import blockwise_logsumexp
+from mmcds.losses.class_sums import class_scores
 
 POSITIVES = ('out', 'in')
 
@@ -92,7 +93,7 @@ def supcon_loss(
         def of_anchors(values: Tensor) -> Tensor:
             return values if local is None else values.index_select(0, own)
 
-        num_positives = count.index_select(0, ids_M) * views - 1
+        num_positives = count.index_select(0, ids_M).mul_(views).sub_(1)
         pairs = every, every
         if exclude is not None:
             excluded = _row_pairs(exclude, views, images)
@@ -100,18 +101,13 @@ def supcon_loss(
             first, second = excluded[0][positive], excluded[1][positive]
             num_positives = num_positives.index_add(0, first, -torch.ones_like(first))
             pairs = torch.cat([every, excluded[0]]), torch.cat([every, excluded[1]])
-        weights_M = (num_positives > 0).to(z_VND.dtype)
-        if weights is not None:
-            weights_M = weights_M * weights.to(z_VND.dtype).expand(views, images).flatten()
-        total = weights_M.sum()
-
-        anchors, candidates, own_ids = of_anchors(rows_M), None, of_anchors(ids_M)
+        anchors, candidates = of_anchors(rows_M), None
         if local is not None:
             candidates = rows_M
             place = torch.full_like(every, -1).index_put((own,), every[: len(own)])
             inside = place[pairs[0]] >= 0
             pairs = place[pairs[0][inside]], pairs[1][inside]
-        both_ids = (own_ids, ids_M) if positives == 'in' else None
+        both_ids = (of_anchors(ids_M), ids_M) if positives == 'in' else None
         log_all, *log_positive = blockwise_logsumexp(
             anchors, candidates, pairs, longest**2 / scalar, both_ids, block_size
         )
@@ -119,14 +115,18 @@ def supcon_loss(
         if positives == 'in':
             per_anchor = log_all - log_positive[0] + number.log()
         else:
-            sums = rows_M.new_zeros(len(count), rows_M.shape[1]).index_add(0, ids_M, rows_M)
-            score = (anchors * (sums.index_select(0, own_ids) - anchors)).sum(1)
+            score = class_scores(rows_M, ids_M, len(count), None if local is None else own)
             if exclude is not None:
                 removed = (rows_M[first] * rows_M[second]).sum(1)
                 score = score - of_anchors(rows_M.new_zeros(len(rows_M)).index_add(0, first, removed))
             per_anchor = log_all - score / number
-        share = of_anchors(weights_M) * (num_ranks / torch.where(total > 0, total, 1))
-        return (share * per_anchor).sum()
+        if weights is None and exclude is None:  # then every anchor has positives and counts alike
+            return per_anchor.sum() * (num_ranks / max(len(rows_M), 1))
+        weights_M = (num_positives > 0).to(z_VND.dtype)
+        if weights is not None:
+            weights_M = weights_M * weights.to(z_VND.dtype).expand(views, images).flatten()
+        total = weights_M.sum()
+        return (of_anchors(weights_M) * per_anchor).sum() * (num_ranks / torch.where(total > 0, total, 1))
 
 
 def _identities(labels: Tensor | None, images: int, device: torch.device) -> tuple[Tensor, Tensor]:

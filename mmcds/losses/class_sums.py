@@ -1,0 +1,48 @@
+"""Sums of scores over positives, from one sum of rows per class: no pair of rows is ever looked at."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcds.losses.blockwise import Refuse
+
+
+class _ClassScores(torch.autograd.Function):
+    """See :func:`class_scores`. Written out because plain autograd would pass over the rows twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ids: Tensor, num_classes: int, own: Tensor | None) -> Tensor:
+        sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, ids, rows)
+        anchors, own_ids = (rows, ids) if own is None else (rows.index_select(0, own), ids.index_select(0, own))
+        ctx.save_for_backward(rows, ids, own, sums)
+        return sums.index_select(0, own_ids).sub_(anchors).mul_(anchors).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, ids, own, sums = ctx.saved_tensors
+        with torch.no_grad():
+            anchors, own_ids = (rows, ids) if own is None else (rows.index_select(0, own), ids.index_select(0, own))
+            pulls = anchors * grad[:, None]
+            found = torch.zeros_like(sums).index_add_(0, own_ids, pulls).index_select(0, ids)
+            direct = sums.index_select(0, own_ids).mul_(grad[:, None]).sub_(pulls, alpha=2)
+            found = found.add_(direct) if own is None else found.index_add_(0, own, direct)
+        return Refuse.apply(found, rows, grad), None, None, None
+
+
+def class_scores(rows: Tensor, ids: Tensor, num_classes: int, own: Tensor | None = None) -> Tensor:
+    r"""Sum of the scores of every anchor with the other rows of its class, :math:`x_i \cdot (\sum_{c(i)} x - x_i)`.
+
+    Args:
+        rows: Rows x. (M, D).
+        ids: Class of every row, 0 to C - 1. (M,), int64.
+        num_classes: C.
+        own: Numbers of the rows that are anchors. (A,), int64. Default: all.
+
+    Returns:
+        One sum per anchor. (A,).
+
+    Raises:
+        RuntimeError: When it is differentiated twice.
+    """
+    return _ClassScores.apply(rows, ids, num_classes, own)
