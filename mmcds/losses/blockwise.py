@@ -24,11 +24,11 @@ _SAFE_BOUND = {torch.float32: 30.0, torch.float64: 300.0}
 
 
 def default_block_size(device: torch.device) -> int:
-    """Side of a tile: 512 on the CPU, where a tile must stay in the cache; 4096 elsewhere (64 MiB in float32).
+    """Side of a tile: 640 on the CPU, where a tile must stay in the cache; 4096 elsewhere (64 MiB in float32).
 
     The value for the CPU is measured (``benchmarks/contrastive_loss.py``), the one for GPUs is not.
     """
-    return 512 if device.type == 'cpu' else 4096
+    return 640 if device.type == 'cpu' else 4096
 
 
 class _Tiles:
@@ -98,21 +98,24 @@ class _Tiles:
         return self.ids[0][i] != self.ids[1][j]
 
 
-class Refuse(torch.autograd.Function):
+class _Refuse(torch.autograd.Function):
     """Passes a first derivative on and refuses to be differentiated itself."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *sources: Tensor) -> Tensor:
-        """Return the value; the sources are what it depends on."""
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> NoReturn:
-        """Refuse."""
         raise RuntimeError(
             'supcon_loss and ntxent_loss have no second derivative: their backward pass keeps no '
             'graph. Leave them out of what is differentiated twice, such as a gradient penalty.'
         )
+
+
+def refuse_second_derivative(grad: Tensor, *sources: Tensor) -> Tensor:
+    """Make a first derivative that was computed without a graph fail if it is differentiated by its sources."""
+    return _Refuse.apply(grad, *sources) if torch.is_grad_enabled() else grad
 
 
 class _BlockwiseLogSumExp(torch.autograd.Function):
@@ -152,7 +155,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(grads[0].device.type, enabled=False):
             found = _BlockwiseLogSumExp._backward(ctx, grads)
         sources = (*(tensor for tensor in ctx.saved_tensors[:2] if tensor is not None), *grads)
-        return *(None if grad is None else Refuse.apply(grad, *sources) for grad in found), None
+        return *(None if grad is None else refuse_second_derivative(grad, *sources) for grad in found), None
 
     @staticmethod
     def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcds.losses.blockwise import Refuse
+from mmcds.losses.blockwise import refuse_second_derivative
 
 
 class _ClassScores(torch.autograd.Function):
@@ -27,7 +27,7 @@ class _ClassScores(torch.autograd.Function):
             found = torch.zeros_like(sums).index_add_(0, own_ids, pulls).index_select(0, ids)
             direct = sums.index_select(0, own_ids).mul_(grad[:, None]).sub_(pulls, alpha=2)
             found = found.add_(direct) if own is None else found.index_add_(0, own, direct)
-        return Refuse.apply(found, rows, grad), None, None, None
+        return refuse_second_derivative(found, rows, grad), None, None, None
 
 
 def class_scores(rows: Tensor, ids: Tensor, num_classes: int, own: Tensor | None = None) -> Tensor:

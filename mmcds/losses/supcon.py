@@ -85,7 +85,7 @@ def supcon_loss(
         longest = _check_rows(z_VND, tolerance=1e-2 if embeddings.element_size() < 4 else 1e-4)
         views, images, _ = z_VND.shape
         count, ids = _identities(labels, images, z_VND.device)
-        ids_M = ids.repeat(views)
+        ids_M = ids.expand(views, images).flatten()
         rows_M = z_VND.flatten(0, 1) * temperature**-0.5
         every = torch.arange(views * images, device=z_VND.device)
         own = every if local is None else every.view(views, images)[:, local].flatten()
