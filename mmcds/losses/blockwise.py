@@ -38,6 +38,7 @@ class _Tiles:
         shape: Numbers of anchors A and candidates K.
         symmetric: Whether anchors and candidates are the same rows.
         block: Side of a tile.
+        scale: Factor of the scores.
         safe: Whether exp(score) can be taken without a shift.
         excluded: Index pairs (anchor, candidate) that do not count. Two tensors (P,).
         ids: Identity of every anchor (A,) and candidate (K,): equal means positive. None if not needed.
@@ -48,11 +49,13 @@ class _Tiles:
         shape: tuple[int, int],
         symmetric: bool,
         block: int,
+        scale: float,
         safe: bool,
         excluded: tuple[Tensor, Tensor],
         ids: tuple[Tensor, Tensor] | None,
     ) -> None:
-        self.shape, self.symmetric, self.block, self.safe = shape, symmetric, block, safe
+        self.shape, self.symmetric, self.block = shape, symmetric, block
+        self.scale, self.safe = scale, safe
         self.single = max(shape) <= block
         self.ids = None if ids is None else (ids[0][:, None].split(block), ids[1].split(block))
         self._excluded = {(0, 0): excluded} if self.single else self._sort(*excluded)
@@ -79,7 +82,7 @@ class _Tiles:
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
         """Return exp(score) if that is safe, or else the score; excluded pairs are 0 or -inf."""
-        tile = torch.mm(x, y.t(), out=_cut(buffer, len(x), len(y)))
+        tile = _cut(buffer, len(x), len(y)).addmm_(x, y.t(), beta=0, alpha=self.scale)
         if self.safe:
             tile.exp_()
         piece = self._excluded.get((i, j))
@@ -175,9 +178,9 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
             weight = weigh(tiles, i, j, tile, slopes, levels, _cut(weight_buffer, *tile.shape))
-            dx[i].addmm_(weight, y[j])
+            dx[i].addmm_(weight, y[j], alpha=tiles.scale)
             if not tiles.symmetric or i != j:
-                dy[j].addmm_(weight.t(), x[i])
+                dy[j].addmm_(weight.t(), x[i], alpha=tiles.scale)
         return grad_anchors, grad_candidates
 
 
@@ -224,10 +227,11 @@ def blockwise_logsumexp(
     candidates: Tensor | None,
     excluded: tuple[Tensor, Tensor],
     bound: float,
+    scale: float = 1.0,
     ids: tuple[Tensor, Tensor] | None = None,
     block_size: int | None = None,
 ) -> tuple[Tensor, ...]:
-    r"""Log-sum-exp of the scores of every anchor, :math:`\log \sum_a \exp(x_i \cdot y_a)`.
+    r"""Log-sum-exp of the scores of every anchor, :math:`\log \sum_a \exp(s\, x_i \cdot y_a)`.
 
     Args:
         anchors: Rows x, float32 or float64. Shape (A, D).
@@ -236,6 +240,7 @@ def blockwise_logsumexp(
             itself belongs here. Without candidates, each pair must be given in both directions.
             Two int64 tensors (P,).
         bound: No score is larger than this nor smaller than its negative.
+        scale: Factor s of the scores.
         ids: Identities of the anchors (A,) and candidates (K,). If given, the log-sum-exp over the candidates of
             the anchor's own identity is returned as well.
         block_size: Side of a tile. Defaults to :func:`default_block_size`.
@@ -249,5 +254,5 @@ def blockwise_logsumexp(
     """
     block = block_size or default_block_size(anchors.device)
     shape = (len(anchors), len(anchors if candidates is None else candidates))
-    tiles = _Tiles(shape, candidates is None, block, bound <= _SAFE_BOUND[anchors.dtype], excluded, ids)
+    tiles = _Tiles(shape, candidates is None, block, scale, bound <= _SAFE_BOUND[anchors.dtype], excluded, ids)
     return _BlockwiseLogSumExp.apply(anchors, candidates, tiles)

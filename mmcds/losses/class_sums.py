@@ -15,18 +15,23 @@ class _ClassScores(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, ids: Tensor, num_classes: int, own: Tensor | None) -> Tensor:
         sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, ids, rows)
         anchors, own_ids = (rows, ids) if own is None else (rows.index_select(0, own), ids.index_select(0, own))
-        ctx.save_for_backward(rows, ids, own, sums)
-        return sums.index_select(0, own_ids).sub_(anchors).mul_(anchors).sum(1)
+        others = sums.index_select(0, own_ids).sub_(anchors)
+        ctx.save_for_backward(rows, ids, own, others)
+        ctx.num_classes = num_classes
+        return (others * anchors).sum(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, ids, own, sums = ctx.saved_tensors
+        rows, ids, own, others = ctx.saved_tensors
         with torch.no_grad():
             anchors, own_ids = (rows, ids) if own is None else (rows.index_select(0, own), ids.index_select(0, own))
-            pulls = anchors * grad[:, None]
-            found = torch.zeros_like(sums).index_add_(0, own_ids, pulls).index_select(0, ids)
-            direct = sums.index_select(0, own_ids).mul_(grad[:, None]).sub_(pulls, alpha=2)
-            found = found.add_(direct) if own is None else found.index_add_(0, own, direct)
+            pulls = anchors * grad[:, None]  # what an anchor does to every other row of its class
+            sums = rows.new_zeros(ctx.num_classes, rows.shape[1]).index_add_(0, own_ids, pulls)
+            found = sums.index_select(0, ids)
+            if own is None:
+                found.sub_(pulls).addcmul_(others, grad[:, None])
+            else:
+                found.index_add_(0, own, (others * grad[:, None]).sub_(pulls))
         return refuse_second_derivative(found, rows, grad), None, None, None
 
 

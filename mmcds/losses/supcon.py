@@ -86,7 +86,9 @@ def supcon_loss(
         views, images, _ = z_VND.shape
         count, ids = _identities(labels, images, z_VND.device)
         ids_M = ids.expand(views, images).flatten()
-        rows_M = z_VND.flatten(0, 1) * temperature**-0.5
+        rows_M, scale = z_VND.flatten(0, 1), 1 / scalar
+        if isinstance(temperature, Tensor):  # its gradient comes through the rows
+            rows_M, scale = rows_M * temperature**-0.5, 1.0
         every = torch.arange(views * images, device=z_VND.device)
         own = every if local is None else every.view(views, images)[:, local].flatten()
 
@@ -109,15 +111,15 @@ def supcon_loss(
             pairs = place[pairs[0][inside]], pairs[1][inside]
         both_ids = (of_anchors(ids_M), ids_M) if positives == 'in' else None
         log_all, *log_positive = blockwise_logsumexp(
-            anchors, candidates, pairs, longest**2 / scalar, both_ids, block_size
+            anchors, candidates, pairs, longest**2 / scalar, scale, both_ids, block_size
         )
         number = of_anchors(num_positives).clamp(min=1).to(log_all.dtype)
         if positives == 'in':
             per_anchor = log_all - log_positive[0] + number.log()
         else:
-            score = class_scores(rows_M, ids_M, len(count), None if local is None else own)
+            score = scale * class_scores(rows_M, ids_M, len(count), None if local is None else own)
             if exclude is not None:
-                removed = (rows_M[first] * rows_M[second]).sum(1)
+                removed = scale * (rows_M[first] * rows_M[second]).sum(1)
                 score = score - of_anchors(rows_M.new_zeros(len(rows_M)).index_add(0, first, removed))
             per_anchor = log_all - score / number
         if weights is None and exclude is None:  # then every anchor has positives and counts alike

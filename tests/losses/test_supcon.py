@@ -71,6 +71,8 @@ def test_equals_the_plain_formula_in_value_and_gradients_for_any_tiling(seed):
     for block_size in (None, 1, pick.randint(2, 5)):
         found = supcon_loss(embeddings, labels, temperature, block_size=block_size, **options)
         assert_same(found, expected, (embeddings, temperature))
+        fixed = supcon_loss(embeddings, labels, temperature.item(), block_size=block_size, **options)
+        assert_same(fixed, expected, (embeddings,))
 
 
 @pytest.mark.parametrize('seed', range(20))
