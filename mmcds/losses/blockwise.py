@@ -21,6 +21,7 @@ from torch import Tensor
 # If all scores lie within +-30, exp(score) and every sum and product of it that is needed here stay normal numbers
 # in float32 (float64: +-300), so that one exponential without a shift serves the rows and the columns of a tile.
 _SAFE_BOUND = {torch.float32: 30.0, torch.float64: 300.0}
+_NOTHING = -1e30  # no score is as small
 
 
 def default_block_size(device: torch.device) -> int:
@@ -136,7 +137,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
             if tiles.safe:
                 total.addmv_(tile, ones[: tile.shape[1]])
             else:
-                total.copy_(torch.logaddexp(total, tile.logsumexp(1)))
+                total.copy_(torch.logaddexp(total, _logsumexp(tile)))
 
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer)
@@ -148,7 +149,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
                     add(part[j], tile.t())
         if tiles.safe:
             sums = [total.log() for total in sums]
-        sums = [total.masked_fill_(total == -torch.inf, 0.0) for total in sums]
+        sums = [total.masked_fill_(total < _NOTHING, 0.0) for total in sums]
         ctx.tiles = tiles
         ctx.save_for_backward(anchors, candidates, buffer if tiles.single else None, *sums)
         return tuple(sums)
@@ -184,6 +185,20 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         return grad_anchors, grad_candidates
 
 
+def _exp(exponents: Tensor) -> Tensor:
+    """Exponentiate in place numbers <= 0; a result that is lost in rounding is replaced by a tiny normal number.
+
+    Subnormal numbers and infinities would make the exponential, and subnormal ones the products, several times slower.
+    """
+    return exponents.clamp_(min=-2 * _SAFE_BOUND[exponents.dtype], max=0.0).exp_()
+
+
+def _logsumexp(tile: Tensor) -> Tensor:
+    """Log-sum-exp of every row of a tile; below _NOTHING where all of it is -inf."""
+    largest = tile.amax(1, keepdim=True).clamp_(min=2 * _NOTHING)
+    return _exp(tile - largest).sum(1).log_().add_(largest[:, 0])
+
+
 def _cut(buffer: Tensor, height: int, width: int) -> Tensor:
     """The start of a buffer as a matrix; tiles at the edge are smaller."""
     return buffer if buffer.shape == (height, width) else buffer.view(-1)[: height * width].view(height, width)
@@ -212,13 +227,13 @@ def _weigh_scores(
 ) -> Tensor:
     """Gradient of the scores of a tile, from the scores themselves: one exponential for each side."""
     out.zero_()
-    floor = -2 * _SAFE_BOUND[tile.dtype]  # a smaller share is lost in rounding, and subnormal numbers are slow
     for number, (slope, level) in enumerate(zip(slopes, levels, strict=True)):
-        if number == 1:
-            tile = tile.masked_fill(tiles.negative(i, j), -torch.inf)
-        out.addcmul_(torch.threshold_(tile - level[i][:, None], floor, -torch.inf).exp_(), slope[i][:, None])
-        if tiles.symmetric:
-            out.addcmul_(torch.threshold_(tile - level[j], floor, -torch.inf).exp_(), slope[j])
+        sides = [(level[i][:, None], slope[i][:, None])] + ([(level[j], slope[j])] if tiles.symmetric else [])
+        for log_sum, factor in sides:
+            share = _exp(tile - log_sum)
+            if number == 1:
+                share.masked_fill_(tiles.negative(i, j), 0.0)
+            out.addcmul_(share, factor)
     return out
 
 
