@@ -204,21 +204,23 @@ def test_resuming_a_finished_run_reports_again_and_changes_no_weight(tool, finis
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize(
-    'width, message',
-    [
-        ('32', r'is of another architecture: 6 tensors are missing and 96 have another shape, such as backbone'),
-    ],
-)
-def test_a_checkpoint_of_another_architecture_is_refused(tool, finished, tmp_path, width, message):
-    options = [*QUICK, f'model.backbone.base_channels={width}', 'model.head.in_channels=256']
-    with pytest.raises(ConfigError, match=message):
+def test_a_checkpoint_of_another_architecture_is_refused(tool, finished, tmp_path):
+    options = [*QUICK, 'model.backbone.base_channels=32', 'model.head.in_channels=256']
+    refused = 'is of another architecture: 6 tensors are missing and {} have another shape, such as backbone'
+    with pytest.raises(ConfigError, match=refused.format(96)):  # a test needs the classifier as well
         tool('test').main(
             [CONFIG, str(finished / 'epoch_2.pth'), '--work-dir', str(tmp_path), '--cfg-options', *options]
         )
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=refused.format(95)):  # a training that starts from it, the backbone alone
         tool('train').main(
-            [CONFIG, '--work-dir', str(tmp_path), '--cfg-options', *options, f'load_from={finished / "epoch_2.pth"}']
+            [
+                CONFIG,
+                '--work-dir',
+                str(tmp_path),
+                '--cfg-options',
+                *options,
+                f'load_from={finished / "epoch_2.pth"}',
+            ]
         )
 
 
