@@ -4,50 +4,20 @@ The file proves itself before it is written: its tensors are compared, name by n
 network that the target library builds from the same architecture.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from mmcds.checkpoint import file_sha256, load_training_checkpoint
 from mmcds.errors import ConfigError
 from mmcds.version import __version__
 
 LAYOUTS = ('openmmlab', 'torchvision', 'timm')
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open('rb') as file:
-        return (
-            hashlib.file_digest(file, 'sha256').hexdigest()
-            if hasattr(hashlib, 'file_digest')
-            else hashlib.sha256(file.read()).hexdigest()
-        )
-
-
-def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
-    """Load a checkpoint of the host's runner together with the config that it carries.
-
-    Raises:
-        ConfigError: If the file does not exist or carries no config.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(f'checkpoint {path} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
-    if not text:
-        raise ConfigError(
-            f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
-            'a checkpoint that tools/train.py wrote.'
-        )
-    return checkpoint, Config.fromstring(text, '.py')
 
 
 def select_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:

@@ -26,6 +26,19 @@ except ImportError:
 """
 
 
+#: Options that make the execution of a config short: no worker, few images to validate on, one checkpoint.
+ONE_STEP = [
+    'train_dataloader.num_workers=0',
+    'val_dataloader.batch_size=3',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=6',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+    'default_hooks.checkpoint.save_best=None',
+    'optim_wrapper.optimizer.lr=1e-4',
+]
+
+
 def load_tool(name: str):
     """Import tools/NAME.py as a module, so that its main() can be called with arguments."""
     spec = importlib.util.spec_from_file_location(f'tools_{name}', ROOT / 'tools' / f'{name}.py')

@@ -5,23 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ONE_STEP
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ('cds', 'plain')  # other folders are executed by the tests of their methods
 LEAVES = sorted(path.relative_to(ROOT) for method in METHODS for path in (ROOT / 'configs' / method).glob('*.py'))
-SMALL = [
-    'train_dataloader.batch_size=2',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.dataset.indices=4',
-    'val_dataloader.batch_size=3',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=6',
-    'default_hooks.logger.interval=1',
-    'default_hooks.checkpoint.max_keep_ckpts=1',
-    'default_hooks.checkpoint.save_best=None',
-    'optim_wrapper.optimizer.lr=1e-4',
-]
+SMALL = [*ONE_STEP, 'train_dataloader.batch_size=2', 'train_dataloader.dataset.indices=4']
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)

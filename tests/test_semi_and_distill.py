@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import replicas
 import torch
+from conftest import ONE_STEP
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -22,16 +23,6 @@ from mmcds.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
 DISTILL = sorted(path.name for path in (ROOT / 'configs/distill').glob('*.py'))
-SMALL = [
-    'train_dataloader.num_workers=0',
-    'val_dataloader.batch_size=3',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=6',
-    'default_hooks.logger.interval=1',
-    'default_hooks.checkpoint.max_keep_ckpts=1',
-    'default_hooks.checkpoint.save_best=None',
-    'optim_wrapper.optimizer.lr=1e-4',
-]
 FASHION = ROOT / 'configs/distill/resnet18w8s_fashion.py'
 
 
@@ -73,7 +64,7 @@ def trains_and_resumes(tool, leaf, folder, data, *options):
                 str(data),
                 *arguments,
                 '--cfg-options',
-                *SMALL,
+                *ONE_STEP,
                 *options,
                 f'train_cfg.max_epochs={epochs}',
             ]
@@ -192,7 +183,7 @@ def test_with_all_labels_kept_training_equals_the_supervised_one_bit_for_bit(too
                 '--work-dir',
                 str(tmp_path / name),
                 '--cfg-options',
-                *SMALL,
+                *ONE_STEP,
                 'train_dataloader.batch_size=8',
                 f'train_dataloader.{key}.indices=24',
                 'train_cfg.max_epochs=1',
@@ -286,7 +277,7 @@ def test_a_second_folder_of_unlabelled_images_trains_beside_the_labelled_set(too
             '--work-dir',
             str(tmp_path / 'run'),
             '--cfg-options',
-            *SMALL,
+            *ONE_STEP,
             'train_cfg.max_epochs=1',
         ]
     )
@@ -328,7 +319,7 @@ def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never
                 str(tmp_path / name),
                 *arguments,
                 '--cfg-options',
-                *SMALL,
+                *ONE_STEP,
                 'default_hooks.checkpoint.max_keep_ckpts=2',
                 f'train_cfg.max_epochs={epochs}',
             ]
@@ -354,7 +345,7 @@ def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never
 def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, distill_leaf):
     leaf, _ = distill_leaf
     tool('train').main(
-        [str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *SMALL, 'train_cfg.max_epochs=1']
+        [str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *ONE_STEP, 'train_cfg.max_epochs=1']
     )
     metrics = tool('test').main(
         [
@@ -374,7 +365,7 @@ def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, dis
 def test_resuming_with_another_teacher_is_refused(tool, tmp_path, distill_leaf):
     leaf, file = distill_leaf
     run = [str(leaf), '--work-dir', str(tmp_path / 'run')]
-    tool('train').main([*run, '--cfg-options', *SMALL, 'train_cfg.max_epochs=1'])
+    tool('train').main([*run, '--cfg-options', *ONE_STEP, 'train_cfg.max_epochs=1'])
     other = torch.load(file)
     other['state_dict']['head.fc.bias'] += 1
     torch.save(other, tmp_path / 'other.pth')
@@ -384,7 +375,7 @@ def test_resuming_with_another_teacher_is_refused(tool, tmp_path, distill_leaf):
                 *run,
                 '--resume',
                 '--cfg-options',
-                *SMALL,
+                *ONE_STEP,
                 'train_cfg.max_epochs=2',
                 f'model.teacher.checkpoint={tmp_path / "other.pth"}',
             ]
@@ -409,7 +400,7 @@ def test_two_ranks_train_with_batches_that_lack_labels_and_with_a_teacher(tmp_pa
             '--work-dir',
             str(tmp_path / 'run'),
             '--cfg-options',
-            *SMALL,
+            *ONE_STEP,
             'train_cfg.max_epochs=1',
         ],
         env=environment,

@@ -42,6 +42,7 @@ def test_imports_follow_the_way_of_an_image():
     order = [
         'errors.py',
         'version.py',
+        'checkpoint.py',
         'datasets',
         'transforms',
         'preprocessor.py',
@@ -50,8 +51,8 @@ def test_imports_follow_the_way_of_an_image():
         'trace.py',
         'necks',
         'supervisions',
-        'export.py',
         'classifiers',
+        'export.py',
         'curves.py',
         'hooks',
     ]

@@ -1,6 +1,6 @@
 """The training step of every method: one forward pass, one Trace, cross-entropy plus all supervisions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -154,16 +154,16 @@ class CDSClassifier(ImageClassifier):
     def measure(self) -> NetworkInfo:
         """Widths, strides and number of classes, without running the network."""
         network = self._tapped.probe(self.backbone, getattr(self.head, 'num_classes', None))
-        return replace(
-            network,
-            embeddings={name: supervision.embedding_channels for name, supervision in self.supervisions.items()},
-        )
+        return replace(network, embeddings=self._embedding_channels())
+
+    def _embedding_channels(self) -> dict[str, Mapping[Tap, int]]:
+        return {name: supervision.embedding_channels for name, supervision in self.supervisions.items()}
 
     def _bind(self) -> None:
         """Let the supervisions create their parameters, those first whose embeddings others read."""
-        teacher = None if self.teacher is None else self.teacher.measure()
+        network = replace(self.measure(), teacher=None if self.teacher is None else self.teacher.measure())
         for reads in (False, True):
-            network = replace(self.measure(), teacher=teacher)
+            network = replace(network, embeddings=self._embedding_channels())
             for supervision in self.supervisions.values():
                 if bool(supervision.embeddings_of) == reads:
                     supervision.bind(network)

@@ -14,8 +14,8 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mmcds.checkpoint import compare_state, file_sha256, model_state
 from mmcds.errors import ConfigError
-from mmcds.export import file_sha256
 from mmcds.taps import NetworkInfo, Tap
 from mmcds.trace import Trace
 
@@ -170,7 +170,7 @@ class Teacher:
                 f'tools/train.py {self.name}), or name its file: --cfg-options model.teacher.checkpoint=FILE.'
             )
         loaded = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu')
-        state = {key.removeprefix('module.'): value for key, value in loaded.get('state_dict', loaded).items()}
+        state = model_state(loaded)
         network = self._build()
         self._check(network.state_dict(), state)
         network.load_state_dict(state, strict=False)
@@ -188,7 +188,7 @@ class Teacher:
         self._network = network
 
     def _check(self, wanted: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        missing = [key for key in wanted if key not in state]
+        missing, differing = compare_state(wanted, state)
         heads = sorted({key.split('.')[1] for key in missing if key.startswith('supervisions.')})
         if heads and all(key.startswith('supervisions.') for key in missing):
             raise ConfigError(
@@ -196,11 +196,6 @@ class Teacher:
                 'whose embeddings are to be distilled. Take the training checkpoint of a CDS teacher (not its '
                 'export), or remove EmbeddingDistillation.'
             )
-        differing = [
-            f'{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}'
-            for key, value in wanted.items()
-            if key in state and state[key].shape != value.shape
-        ]
         if missing or differing:
             shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
             raise ConfigError(

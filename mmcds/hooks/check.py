@@ -1,15 +1,16 @@
 """Stop a run that cannot be right before its first iteration, or before it reports a number."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Sized
 from typing import cast
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
+from mmcds.checkpoint import compare_state, model_state
 from mmcds.errors import ConfigError
 from mmcds.transforms import MultiViewTransform
 
@@ -76,29 +77,6 @@ class CheckDataHook(Hook):
         raise ConfigError(f'train_dataloader: {what}; {why}. Use batch_size >= 2 and drop_last=True.')
 
 
-def compare_state(
-    model_state: dict[str, Tensor], found: dict[str, Tensor], prefixes: Iterable[str] = ('',)
-) -> tuple[list[str], list[str]]:
-    """List what a checkpoint cannot give to a model.
-
-    Args:
-        model_state: The model's state dict.
-        found: The checkpoint's.
-        prefixes: Only keys that start with one of these count.
-
-    Returns:
-        Keys that are missing, and descriptions of keys whose shapes differ.
-    """
-    keys = [key for key in model_state if key.startswith(tuple(prefixes))]
-    missing = [key for key in keys if key not in found]
-    differing = [
-        f'{key} {tuple(found[key].shape)} instead of {tuple(model_state[key].shape)}'
-        for key in keys
-        if key in found and found[key].shape != model_state[key].shape
-    ]
-    return missing, differing
-
-
 @HOOKS.register_module()
 class CheckCheckpointHook(Hook):
     """Refuse a checkpoint that does not fit, where the host only warns and goes on with random weights.
@@ -112,7 +90,7 @@ class CheckCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before the host loads."""
-        state = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+        state = model_state(checkpoint)
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume

@@ -1,0 +1,68 @@
+"""Reading checkpoints: their config, their weights, their hash, and what a model would miss in them."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmcds.errors import ConfigError
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open('rb') as file:
+        return (
+            hashlib.file_digest(file, 'sha256').hexdigest()
+            if hasattr(hashlib, 'file_digest')
+            else hashlib.sha256(file.read()).hexdigest()
+        )
+
+
+def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
+    """Load a checkpoint of the host's runner together with the config that it carries.
+
+    Raises:
+        ConfigError: If the file does not exist or carries no config.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'checkpoint {path} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
+    if not text:
+        raise ConfigError(
+            f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
+            'a checkpoint that tools/train.py wrote.'
+        )
+    return checkpoint, Config.fromstring(text, '.py')
+
+
+def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper."""
+    return {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+
+
+def compare_state(
+    model_state: dict[str, Tensor], found: dict[str, Tensor], prefixes: Iterable[str] = ('',)
+) -> tuple[list[str], list[str]]:
+    """List what a checkpoint cannot give to a model.
+
+    Args:
+        model_state: The model's state dict.
+        found: The checkpoint's.
+        prefixes: Only keys that start with one of these count.
+
+    Returns:
+        Keys that are missing, and descriptions of keys whose shapes differ.
+    """
+    keys = [key for key in model_state if key.startswith(tuple(prefixes))]
+    missing = [key for key in keys if key not in found]
+    differing = [
+        f'{key} {tuple(found[key].shape)} instead of {tuple(model_state[key].shape)}'
+        for key in keys
+        if key in found and found[key].shape != model_state[key].shape
+    ]
+    return missing, differing
