@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from mmcds.curves import plot_curves, read_scalars
+from mmcds.errors import ConfigError
 from mmcds.export import export_backbone
 
 
@@ -40,10 +41,12 @@ class RunReportHook(Hook):
         checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
         manifest = export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.pth', overwrite=True)
         export_backbone(checkpoint, work_dir / f'backbone_{checkpoint.stem}.safetensors', overwrite=True)
-        curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
-        scores = [
-            (record[self.metric], record['epoch']) for record in read_scalars(work_dir)[1] if self.metric in record
-        ]
+        curves, scores = None, []
+        try:
+            curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
+            scores = [(r[self.metric], r['epoch']) for r in read_scalars(work_dir)[1] if self.metric in r]
+        except ConfigError as error:  # the run logs elsewhere only, such as to TensorBoard; that is no fault
+            runner.logger.warning(f'RunReportHook: no curves are drawn. {error}')
         config = runner.cfg.filename or 'CONFIG'
         spent = datetime.timedelta(seconds=round(time.time() - self._start))
         lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
@@ -55,7 +58,7 @@ class RunReportHook(Hook):
         lines += [
             f'  checkpoint         {checkpoint}',
             f'  exported backbone  {work_dir / manifest["file"]} (also .safetensors; manifest .json)',
-            f'  curves             {curves}',
+            f'  curves             {curves or "none"}',
             'What to run next:',
             f'  python tools/test.py {config} {checkpoint}',
             f'  python tools/browse_views.py {config} --out views.png',

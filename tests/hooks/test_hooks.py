@@ -161,8 +161,9 @@ def test_an_empty_data_set_stops_the_run(tool, tmp_path):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    from conftest import load_tool
+    from conftest import forget_runs, load_tool
 
+    forget_runs()  # this runs before the clean-up of the first test that uses it
     folder = tmp_path_factory.mktemp('finished')
     train(load_tool, folder, epochs=2)
     return folder
@@ -185,6 +186,21 @@ def test_the_end_leaves_checkpoint_backbone_manifest_and_curves(finished):
     for term in ('loss_ce', 'cds.stage0.loss_contrast', 'cds.stage3.loss_contrast', 'eta:'):
         assert term in log
     assert log.isprintable() or '\x1b' not in log
+
+
+def test_a_run_that_keeps_no_scalars_ends_well_without_curves(tool, tmp_path):
+    train(tool, tmp_path, 'visualizer.vis_backends=[]')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'no curves are drawn' in log
+    assert str(tmp_path / 'epoch_1.pth') in log.split('Finished')[1]
+    assert (tmp_path / 'backbone_epoch_1.pth').exists()
+    assert not (tmp_path / 'curves.png').exists()
+
+
+def test_a_run_that_keeps_no_checkpoint_says_so(tool, tmp_path):
+    train(tool, tmp_path, 'default_hooks.checkpoint=None')
+    assert 'kept no checkpoint, so there is nothing to export' in next(tmp_path.glob('*/*.log')).read_text()
+    assert not list(tmp_path.glob('backbone*'))
 
 
 def test_the_total_in_the_log_is_the_sum_of_its_terms(finished):
