@@ -47,15 +47,20 @@ def load_tool(name: str):
     return module
 
 
-@pytest.fixture(autouse=True)
-def _no_leftovers(monkeypatch):
-    """Every test starts without a runner's global state and leaves the default scope as it was."""
+def forget_runs() -> None:
+    """Drop a runner's global state: a run of the same second would go on with the visualizer of the one before."""
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
     for manager in (MessageHub, Visualizer, MMLogger, DefaultScope):
         manager._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(monkeypatch):
+    """Every test starts without a runner's global state and leaves the default scope as it was."""
+    forget_runs()
     torch.manual_seed(0)
     monkeypatch.setenv('MMCDS_DATA_ROOT', '')  # --data-root sets it; this takes it away again after the test
     monkeypatch.delenv('MMCDS_DATA_ROOT')
