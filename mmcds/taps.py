@@ -118,7 +118,8 @@ class TappedBackbone:
         def listen(tap: str):
             def hook(module: nn.Module, args: tuple, output: Tensor | Sequence) -> None:
                 heard[tap] = as_map(output, tap)
-                versions[tap] = heard[tap]._version
+                if not torch.compiler.is_compiling():  # there, no tensor has versions; probe() has looked already
+                    versions[tap] = heard[tap]._version
 
             return hook
 
