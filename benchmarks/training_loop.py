@@ -5,8 +5,8 @@
 
 Same images, network, heads, loss, batch and optimiser. The plain loop is written as the released scripts are: PIL
 images through torchvision transforms in a DataLoader, float32, contiguous layout, a SupCon loss with masks. Ours is
-configs/cds/resnet18w16_fashion.py as tools/train.py runs it, with its hooks and logs, without validation. Epochs of the
-two take turns; the first of each does not count.
+configs/cds/resnet18w16_fashion.py as tools/train.py runs it, with its hooks and logs, without validation. Epochs of
+the two take turns; the first of each does not count.
 """
 
 import json
