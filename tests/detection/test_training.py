@@ -30,7 +30,7 @@ def test_the_loss_falls_on_one_image_until_its_boxes_are_found(kind, coco_root):
             optimiser.zero_grad()
             total.backward()
             optimiser.step()
-            totals.append(float(total))
+            totals.append(float(total.detach()))
         model.eval()
         with torch.no_grad():
             found = model.test_step(batch)[0].pred_instances
