@@ -231,12 +231,13 @@ def roi_pool_backward(
 
 def _focal_parts(input: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """Logits in working precision, which of them are positive, and the factor of each: (N, K) all three."""
+    x = input.to(_working(input.dtype))
     positive = target[:, None] == torch.arange(input.shape[1], device=input.device)
-    factor = torch.where(positive, alpha, 1 - alpha).to(_working(input.dtype))
+    factor = x.new_full(x.shape, 1 - alpha).masked_fill(positive, alpha)
     if weight.numel():
         known = target.clamp(0, len(weight) - 1)
         factor = factor * torch.where(target == known, weight.to(factor.dtype)[known], 1.0)[:, None]
-    return input.to(factor.dtype), positive, factor
+    return x, positive, factor
 
 
 def sigmoid_focal_loss_forward(
@@ -436,8 +437,8 @@ def get_compiling_cuda_version() -> str:
 
 
 HOW_TO_COMPILE = (
-    'download the source of onedl-mmcv, replace -std=c++17 by -std=c++20 in its setup.py, and run MMCV_WITH_OPS=1 '
-    'pip install --no-build-isolation --no-deps . there; docs/detection.md has the recipe.'
+    'take the source of onedl-mmcv, write -std=c++20 for -std=c++17 in its setup.py, and run pip install '
+    '--no-build-isolation --no-deps . there; docs/detection.md has the recipe.'
 )
 
 _FUNCTIONS = (

@@ -1,5 +1,6 @@
 """A detector's run stops before its first iteration when its backbone was not loaded or its heads do not fit."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
+import mmcds.detection
 from mmcds.errors import ConfigError
 
 
@@ -128,3 +130,9 @@ def test_heads_for_another_number_of_classes_are_refused(kind, head, tmp_path, c
     runner = tiny_runner(tiny_detector(kind, 10), tmp_path, coco_root)
     with pytest.raises(ConfigError, match=rf'has 80 classes, but model\.{head}\.num_classes is 10\. Set num_classes'):
         runner.train()
+
+
+def test_detection_without_mmdetection_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs MMDetection, which is not installed: .*pip install 'mmcds\[det\]'"):
+        importlib.reload(mmcds.detection)
