@@ -120,9 +120,7 @@ def read_items(source: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
                 warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
                 arrays.append(read_sn3_pascalvincent_tensor(str(files[0])).numpy())
         except (AssertionError, EOFError, OSError, LookupError, ValueError) as error:
-            raise ConfigError(
-                f'scenes: {files[0]} is no IDX file or is cut off ({error!r}). Get it again.'
-            ) from error
+            raise ConfigError(f'scenes: {files[0]} is no IDX file or is cut off ({error!r}). Get it again.') from error
     images, labels = arrays
     if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max(initial=0) >= len(CLASSES):
         raise ConfigError(
