@@ -12,6 +12,7 @@ The parts, in the order in which an image meets them::
     optim.py         mixed precision
     hooks/           reproducible random streams, checks before the run, what is left after it
     export.py        a backbone without heads, for detectors and other libraries
+    detection/       mmcv's operators without a compiler, checks of a detector's run, comparison of runs
 
 Importing this package registers its classes in MMPretrain's registries, its models in
 :func:`mmpretrain.list_models` and its configs as ``mmcds::...``.
