@@ -12,7 +12,7 @@ from json import loads
 from pathlib import Path
 
 import mmcds  # noqa: F401  (registers its classes)
-from mmcds.datasets.fashion_scenes import EMBEDDED, SceneRecipe, write_scenes
+from mmcds.datasets.fashion_scenes import COUNTS, EMBEDDED, SceneRecipe, write_scenes
 from mmcds.launch import run_tool
 
 
@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> None:
         default=EMBEDDED,
         help='folder with the IDX files of Fashion-MNIST, .gz or not (default: the embedded 5,000 + 2,000 images)',
     )
-    parser.add_argument('--train', type=int, default=1000, help='training scenes (default: 1000)')
-    parser.add_argument('--test', type=int, default=400, help='test scenes (default: 400)')
+    parser.add_argument('--train', type=int, default=COUNTS['train'], help='training scenes (default: 1000)')
+    parser.add_argument('--test', type=int, default=COUNTS['test'], help='test scenes (default: 400)')
     parser.add_argument('--seed', type=int, default=0, help='scene i depends on seed and i alone (default: 0)')
     parser.add_argument('--size', type=int, default=default.size, help='width and height in pixels (default: 96)')
     parser.add_argument(

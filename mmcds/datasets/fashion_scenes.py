@@ -20,6 +20,8 @@ from mmcds.errors import ConfigError
 
 #: The official splits of Fashion-MNIST; no item of one is in a scene of the other.
 SPLITS = ('train', 'test')
+#: Scenes of each that the configs are made for.
+COUNTS = dict(train=1000, test=400)
 CLASSES: tuple[str, ...] = tuple(FashionMNIST.METAINFO['classes'])
 EMBEDDED = Path(__file__).parent / 'fashion_mnist'
 
@@ -77,12 +79,14 @@ class Scene:
         owner: Which item is seen at a pixel, ``(size, size)``; -1 is background.
         labels: Class of every item, in the order in which they were laid down.
         items: Index of every item in its split.
+        whole: Pixels of every item before others covered it.
     """
 
     image: np.ndarray
     owner: np.ndarray
     labels: list[int]
     items: list[int]
+    whole: list[int]
 
     def boxes(self) -> list[list[int]]:
         """Tight boxes ``[x, y, width, height]`` in pixels around what is seen of every item."""
@@ -186,7 +190,7 @@ def compose_scene(
         image, owner = background.copy(), np.full((recipe.size, recipe.size), -1)
         used: list[int] = []
         seen = np.zeros(most)  # pixels of every item that are seen
-        least = np.zeros(most)  # pixels of every item that must be seen
+        whole = np.zeros(most)  # pixels that it has
         for _ in range(rng.integers(fewest, most + 1)):
             item, flip = int(rng.integers(len(images))), bool(rng.integers(2)) and recipe.flip
             for _ in range(_PLACES):
@@ -194,16 +198,17 @@ def compose_scene(
                 y, x = rng.integers(0, recipe.size - np.array(mask.shape) + 1)
                 place = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
                 hidden = np.bincount(owner[place][mask] + 1, minlength=most + 1)[1:]
-                if (seen - hidden >= least).all():
+                if (seen - hidden >= (1 - recipe.max_occlusion) * whole).all():
                     image[place][mask] = pixels[mask]
                     owner[place][mask] = len(used)
                     seen -= hidden
-                    seen[len(used)] = mask.sum()
-                    least[len(used)] = (1 - recipe.max_occlusion) * mask.sum()
+                    seen[len(used)] = whole[len(used)] = mask.sum()
                     used.append(item)
                     break
         if len(used) >= fewest:
-            return Scene(image, owner, [int(labels[item]) for item in used], used)
+            return Scene(
+                image, owner, [int(labels[item]) for item in used], used, whole[: len(used)].astype(int).tolist()
+            )
     raise ConfigError(
         f'scenes: {fewest} items of {recipe.item_size[0]} to {recipe.item_size[1]} pixels find no place in an image '
         f'of {recipe.size} pixels with max_occlusion {recipe.max_occlusion}. Take fewer or smaller items, larger '

@@ -1,11 +1,8 @@
-"""Fashion-Scenes, of python tools/make_fashion_scenes.py: flip alone, normalised as in pre-training."""
+"""Fashion-Scenes, of python tools/make_fashion_scenes.py: flip is the only augmentation."""
 
 classes = (
     'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 data_root = '{{$MMCDS_DATA_ROOT:data}}/fashion_scenes'
-model = dict(data_preprocessor=dict(  # the values of _base_/datasets/fashion.py; grey repeated over three channels
-    type='DetDataPreprocessor', mean=[72.94, 72.94, 72.94], std=[90.02, 90.02, 90.02], bgr_to_rgb=True,
-    pad_size_divisor=32))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -23,7 +20,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     drop_last=True,
-    worker_init_fn=dict(type='mmpretrain.seed_worker'),
+    worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CocoDataset', data_root=data_root, ann_file='annotations/train.json', data_prefix=dict(img='train/'),
