@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import BaseDataset
+from mmengine.hub import get_config
 
 from mmcds.errors import ConfigError
 
@@ -39,21 +40,22 @@ def load_config(args: Namespace) -> Config:
     """Read the config of the common arguments and merge them into it.
 
     Raises:
-        ConfigError: If the config file or a data folder that it names does not exist.
+        ConfigError: If the config file does not exist, or inherits from a library that is not installed.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
-    if '::' in args.config:
-        from mmengine.hub import get_config
-
-        config = get_config(args.config)
-    else:
-        if not Path(args.config).is_file():
-            raise ConfigError(
-                f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.'
-            )
-        config = Config.fromfile(args.config)
+    if '::' not in args.config and not Path(args.config).is_file():
+        raise ConfigError(f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
+    try:
+        config = get_config(args.config) if '::' in args.config else Config.fromfile(args.config)
+    except ModuleNotFoundError as error:
+        if 'mmdet is not installed' not in str(error):
+            raise
+        raise ConfigError(
+            f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or '
+            "the extra: pip install 'mmcds[det]'."
+        ) from error
     config.launcher = args.launcher
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
@@ -102,17 +104,13 @@ def set_loader_defaults(config: Config) -> None:
     Raises:
         ConfigError: If a loader wants persistent workers without any worker.
     """
+    defaults: dict = {'pin_memory': torch.cuda.is_available(), 'persistent_workers': False}
+    if config.get('default_scope', 'mmpretrain') == 'mmpretrain':
+        defaults['collate_fn'] = dict(type='default_collate')  # images of one size; a detector's are collated later
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name) is None:
             continue
-        config[name] = ConfigDict(
-            {
-                'pin_memory': torch.cuda.is_available(),
-                'persistent_workers': False,
-                'collate_fn': dict(type='default_collate'),
-                **config[name],
-            }
-        )
+        config[name] = ConfigDict({**defaults, **config[name]})
         if config[name].persistent_workers and not config[name].get('num_workers', 0):
             raise ConfigError(
                 f'{name}: persistent_workers=True needs num_workers >= 1, got '

@@ -49,7 +49,7 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
         config.randomness = dict(config.get('randomness', {}), seed=args.seed)
     if args.amp or args.amp_dtype:
         if args.amp_dtype != 'fp16':
-            config.optim_wrapper.type = 'BF16OptimWrapper'
+            config.optim_wrapper.type = 'mmpretrain.BF16OptimWrapper'  # detectors have another scope
         elif torch.cuda.is_available():
             config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
         else:

@@ -482,7 +482,8 @@ def _refused(name: str) -> Callable:
     return refuse
 
 
-def _stand_in() -> ModuleType:
+def stand_in() -> ModuleType:
+    """A module with the functions above under their names, and with a refusal under any other."""
     module = ModuleType(NAME, __doc__)
     module.__spec__ = ModuleSpec(NAME, loader=None, origin=f'torchvision {torchvision.__version__}')
     for function in _FUNCTIONS:
@@ -524,7 +525,7 @@ def install_operators() -> bool:
     problem = operators_problem()
     if problem is None:
         return False
-    module = _stand_in()
+    module = stand_in()
     sys.modules[NAME] = module
     importlib.import_module('mmcv')._ext = module  # type: ignore[attr-defined]
     MMLogger.get_current_instance().info(
