@@ -5,10 +5,12 @@ compiled against another PyTorch), :func:`install_operators` puts a module of th
 below have the names, arguments and in-place results of the compiled ones.
 """
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -514,6 +516,27 @@ def is_emulated() -> bool:
     return getattr(sys.modules.get(NAME), 'nms', None) is nms
 
 
+def _repeat_failed_imports() -> None:
+    """Give modules that were imported too early the operators that they asked for.
+
+    MMPretrain imports parts of MMDetection, and these put functions and classes that raise in the place of operators
+    which they cannot import. Their source says which names these are: ``try: from mmcv.ops import NAME``.
+    """
+    for name, module in list(sys.modules.items()):
+        source = getattr(module, '__file__', None) or ''
+        if name.split('.')[0] not in ('mmdet', 'mmpretrain') or not source.endswith('.py'):
+            continue
+        text = Path(source).read_text(encoding='utf-8')
+        if 'mmcv.ops' not in text:
+            continue
+        attempts = [node for node in ast.parse(text).body if isinstance(node, ast.Try)]
+        for statement in (statement for attempt in attempts for statement in attempt.body):
+            if isinstance(statement, ast.ImportFrom) and (statement.module or '').startswith('mmcv.ops'):
+                origin = importlib.import_module(statement.module or '')
+                for alias in statement.names:
+                    setattr(module, alias.asname or alias.name, getattr(origin, alias.name))
+
+
 def install_operators() -> bool:
     """Make ``mmcv.ops`` importable: compiled operators if they work, else the stand-in; safe to call again.
 
@@ -528,6 +551,7 @@ def install_operators() -> bool:
     module = stand_in()
     sys.modules[NAME] = module
     importlib.import_module('mmcv')._ext = module  # type: ignore[attr-defined]
+    _repeat_failed_imports()
     MMLogger.get_current_instance().info(
         f'mmcv has no working compiled operators ({problem}). Emulated by torchvision: {", ".join(EMULATED)}; any '
         'other raises an error when it is called.'
