@@ -111,7 +111,7 @@ def test_backbone_and_normalisation_are_those_of_pre_training(detector):
     networks = []
     for config, kind in ((ours, 'mmpretrain.ResNet_CIFAR'), (theirs, 'ResNet_CIFAR')):
         assert config.model.backbone.type == kind
-        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
             networks.append(MODELS.build(config.model.backbone))
     shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in networks]
     assert shapes[0] == shapes[1]

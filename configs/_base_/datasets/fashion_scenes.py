@@ -23,15 +23,15 @@ train_dataloader = dict(
     worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/train.json', data_prefix=dict(img='train/'),
-        metainfo=dict(classes=classes), pipeline=train_pipeline))
+        type='mmpretrain.CheckedCocoDataset', data_root=data_root, metainfo=dict(classes=classes),
+        ann_file='annotations/train.json', data_prefix=dict(img='train/'), pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset', data_root=data_root, ann_file='annotations/test.json', data_prefix=dict(img='test/'),
-        metainfo=dict(classes=classes), test_mode=True, pipeline=test_pipeline))
+        type='mmpretrain.CheckedCocoDataset', data_root=data_root, metainfo=dict(classes=classes),
+        ann_file='annotations/test.json', data_prefix=dict(img='test/'), test_mode=True, pipeline=test_pipeline))
 val_evaluator = dict(type='CocoMetric', ann_file=f'{data_root}/annotations/test.json', metric='bbox')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
