@@ -73,7 +73,13 @@ def _train(run: Run) -> dict:
             f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
             f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
         )
-    scalars = read_scalars(run.work_dir)[1][-1]
+    validations = read_scalars(run.work_dir)[1]
+    if not validations:
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
+            f'Train it longer; see {log}.'
+        )
+    scalars = validations[-1]
     record['metrics'] = {key: value for key, value in scalars.items() if '/' in key}
     if 'accuracy/top1' in scalars:
         record['accuracy'] = scalars['accuracy/top1']

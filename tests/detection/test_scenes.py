@@ -50,6 +50,8 @@ def backbone(tmp_path_factory) -> Path:
 
 
 def train(tool, leaf, root, work_dir, backbone, *arguments, more=()):
+    # an untrained RetinaNet gives no box a score of 0.05, and without boxes there are no metrics
+    more = [*more, *(['model.test_cfg.score_thr=0'] if 'retinanet' in leaf else [])]
     pretrained = [] if leaf.endswith('-random.py') else [f'model.backbone.init_cfg.checkpoint={backbone}']
     return tool('train').main(
         [
@@ -187,7 +189,7 @@ def test_pictures_that_cannot_be_drawn_are_refused(tool, root, checkpoint, backb
     with pytest.raises(ConfigError, match=r'gone.pth does not exist'):
         draw(tool, root, tmp_path / 'gone.pth')
     with pytest.raises(ConfigError, match=r'is no checkpoint of this detector: \d+ tensors are missing'):
-        draw(tool, root, backbone)
+        draw(tool, root, backbone, '-n', '2')
 
 
 def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool, root, tmp_path, capsys):
@@ -215,6 +217,7 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
         '--cfg-options',
         *SHORT,
         'train_cfg.max_epochs=1',
+        'model.test_cfg.score_thr=0',
     ]
     records = tool('scenes_transfer').main(arguments)
     assert [(record['label'], record['seed']) for record in records] == [('retinanet random', 4), ('retinanet cds', 4)]
@@ -230,3 +233,15 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
     assert len(before) == 3
     assert tool('scenes_transfer').main(arguments) == records
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('*/result.json')}
+
+
+def test_a_detector_that_finds_nothing_has_no_place_in_a_comparison(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from mmcds.sweep import Run, execute
+
+    (tmp_path / 'now' / 'vis_data').mkdir(parents=True)
+    (tmp_path / 'now' / 'vis_data' / 'scalars.json').write_text('{"loss": 1.0, "step": 1}\n')
+    monkeypatch.setattr('mmcds.sweep.subprocess.run', lambda *args, **kwargs: SimpleNamespace(returncode=0))
+    with pytest.raises(ConfigError, match=r'retinanet, seed 0: no validation gave a metric .*console\.log'):
+        execute([Run(label='retinanet', config='x.py', seed=0, work_dir=tmp_path)])
