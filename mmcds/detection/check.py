@@ -1,6 +1,5 @@
 """Stop a detector's run that cannot be right: a backbone that was not loaded, heads for other classes."""
 
-from collections.abc import Sized
 from pathlib import Path
 from typing import cast
 
@@ -28,10 +27,7 @@ class CheckDetectionDataHook(CheckDataHook):
     """
 
     def _check_classes(self, name: str, loader: DataLoader, model: nn.Module) -> None:
-        if not len(cast(Sized, loader.dataset)):
-            raise ConfigError(
-                f'{name}: the data set has no image with a box. Check its data_root, annotation file and filter_cfg.'
-            )
+        super()._check_classes(name, loader, model)
         classes = getattr(loader.dataset, 'metainfo', {}).get('classes')
         for path, module in model.named_modules():
             expected = getattr(module, 'num_classes', None)

@@ -23,7 +23,7 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         ConfigError: If a class is not a category of the file, a box has a category that is not among the classes, a
-            box is inverted, not finite or empty, or an image file is missing.
+            box is inverted, not finite or empty, an image file is missing, or no image is left.
     """
 
     def __init__(self, *args, max_empty_boxes: int = 0, subset: bool = False, **kwargs) -> None:
@@ -45,6 +45,16 @@ class CheckedCocoDataset(CocoDataset):
                     f'{missing[0]}. Check data_prefix.img of the data set, or take the images out of the file.'
                 )
         return data_list
+
+    def filter_data(self) -> list[dict]:
+        """What the host keeps of the images, which must not be nothing."""
+        kept = super().filter_data()
+        if not kept:
+            raise ConfigError(
+                f'{self.ann_file}: of {len(self.data_list)} images none is left. Check data_root, ann_file and '
+                f'filter_cfg={self.filter_cfg} of the data set.'
+            )
+        return kept
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Check the annotations of one image before the host sorts them out."""

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmcds.curves import plot_curves, read_scalars
+from mmcds.curves import plot_curves, read_scalars, to_percent
 from mmcds.errors import ConfigError
 from mmcds.export import export_backbone
 
@@ -19,15 +19,14 @@ class RunReportHook(Hook):
     """After training, export the last checkpoint's backbone, draw the curves and print where to find them.
 
     Args:
-        metric: Validation metric that the report quotes.
-        scale: Factor that turns it into percent.
+        metric: Validation metric that the report quotes, in percent, or a COCO metric, which is a fraction.
         export: Whether to export the backbone; a detector is the last in the chain.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, metric: str = 'accuracy/top1', scale: float = 1.0, export: bool = True) -> None:
-        self.metric, self.scale, self.export = metric, scale, export
+    def __init__(self, metric: str = 'accuracy/top1', export: bool = True) -> None:
+        self.metric, self.export = metric, export
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock of this run."""
@@ -47,8 +46,9 @@ class RunReportHook(Hook):
             export_backbone(checkpoint, backbone.with_suffix('.safetensors'), overwrite=True)
         curves, scores = None, []
         try:
-            curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric, self.scale)
-            scores = [(self.scale * r[self.metric], r['epoch']) for r in read_scalars(work_dir)[1] if self.metric in r]
+            curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
+            factor = to_percent(self.metric)
+            scores = [(r[self.metric] * factor, r['epoch']) for r in read_scalars(work_dir)[1] if self.metric in r]
         except ConfigError as error:  # the run logs elsewhere only, such as to TensorBoard; that is no fault
             runner.logger.warning(f'RunReportHook: no curves are drawn. {error}')
         config = runner.cfg.filename or 'CONFIG'

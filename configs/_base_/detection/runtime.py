@@ -8,5 +8,5 @@ custom_hooks = [
     dict(type='mmpretrain.CheckCheckpointHook'),
     dict(type='SyncBuffersHook'),
     dict(type='mmpretrain.ProgressBarHook'),
-    dict(type='mmpretrain.RunReportHook', metric='coco/bbox_mAP', scale=100, export=False)]
+    dict(type='mmpretrain.RunReportHook', metric='coco/bbox_mAP', export=False)]
 randomness = dict(seed=0, deterministic=False)
