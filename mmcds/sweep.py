@@ -105,20 +105,11 @@ def execute(runs: Iterable[Run], jobs: int = 1) -> list[dict]:
         return list(pool.map(_train, runs))
 
 
-def summarise(
-    records: Sequence[dict], metric: str = 'accuracy'
-) -> dict[tuple[str, float | None], tuple[float, float, int]]:
-    """Mean, sample standard deviation (0 for a single run) and number of runs, by label and x.
-
-    Args:
-        records: What :func:`execute` returned.
-        metric: ``'accuracy'``, or the name of a metric.
-    """
+def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:
+    """Mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
     groups: dict[tuple[str, float | None], list[float]] = {}
     for record in records:
-        groups.setdefault((record['label'], record['x']), []).append(
-            record['accuracy'] if metric == 'accuracy' else record['metrics'][metric]
-        )
+        groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])
     return {
         key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
         for key, values in groups.items()

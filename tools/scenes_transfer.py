@@ -2,20 +2,20 @@
 """Table 4 of the paper in small: detectors on Fashion-Scenes from different first weights, compared over seeds.
 
 python tools/scenes_transfer.py --jobs 2 pre-trains the backbones (one per seed), makes the scenes if they are missing,
-trains the detectors and prints mean and spread of their AP. Runs that have ended are not repeated, so the command can
-be stopped, and given again with more seeds or detectors.
+trains the detectors and compares their AP (OUT/table.md, OUT/table.csv). Runs that have ended are not repeated, so the
+command can be stopped, and given again with more seeds or detectors.
 """
 
 import os
+import runpy
 from argparse import ArgumentParser
 from pathlib import Path
 
 import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.datasets.fashion_scenes import COUNTS, write_scenes
+from mmcds.host import resources
 from mmcds.launch import OPTIONS_HELP, run_tool
-from mmcds.sweep import Run, execute, summarise
-
-COLUMNS = dict(AP='bbox_mAP', AP50='bbox_mAP_50', AP75='bbox_mAP_75', AP_S='bbox_mAP_s', AP_M='bbox_mAP_m')
+from mmcds.sweep import Run, execute
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
@@ -67,26 +67,22 @@ def main(argv: list[str] | None = None) -> list[dict]:
         last = Path((folder / 'last_checkpoint').read_text().strip())
         return (*args.cfg_options, f'model.backbone.init_cfg.checkpoint={folder / f"backbone_{last.stem}.pth"}')
 
-    records = execute(
-        [
-            Run(
-                label=f'{detector} {start}',
-                config=f'mmcds::detection/{detector}_resnet18w16_scenes-{start}.py',
-                seed=seed,
-                work_dir=out / f'{detector}_{start}_{seed}',
-                options=options(start, seed),
-            )
-            for detector in args.detectors
-            for seed in args.seeds
-            for start in args.starts
-        ],
-        args.jobs,
-    )
-    print(f'{"AP in percent":<24}' + ''.join(f'{name:>14}' for name in COLUMNS))
-    tables = [summarise(records, f'coco/{metric}') for metric in COLUMNS.values()]
-    for label, x in tables[0]:
-        cells = [f'{100 * table[label, x][0]:.1f} ± {100 * table[label, x][1]:.1f}' for table in tables]
-        print(f'{label:<24}' + ''.join(f'{cell:>14}' for cell in cells) + f'   (n={tables[0][label, x][2]})')
+    detectors = [
+        Run(
+            label=f'{detector} {start}',
+            config=f'mmcds::detection/{detector}_resnet18w16_scenes-{start}.py',
+            seed=seed,
+            work_dir=out / f'{detector}_{start}_{seed}',
+            options=options(start, seed),
+        )
+        for detector in args.detectors
+        for start in args.starts
+        for seed in args.seeds
+    ]
+    records = execute(detectors, args.jobs)
+    compare = runpy.run_path(str(resources() / 'tools' / 'compare_detection.py'))['main']
+    named = [f'{run.label}={run.work_dir}' for run in detectors]
+    compare([*named, '--out', str(out / 'table.md'), '--csv', str(out / 'table.csv')])
     return records
 
 

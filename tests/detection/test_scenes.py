@@ -225,10 +225,12 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
         f'model.backbone.init_cfg.checkpoint={tmp_path / "pretrain_cds_4" / "backbone_epoch_1.pth"}'
         in (records[1]['options'])
     )
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ['AP', 'in', 'percent', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M']
-    assert [re.sub(' .*', '', line) for line in lines[1:]] == ['retinanet', 'retinanet']
-    assert all('(n=1)' in line for line in lines[1:])
+    table = capsys.readouterr().out
+    assert table == (tmp_path / 'table.md').read_text()
+    cells = [line.split(' | ')[:3] for line in table.splitlines()[2:]]
+    assert cells == [['| retinanet random', '1', '4'], ['| retinanet cds', '1', '4']]
+    metrics = [record['metrics']['coco/bbox_mAP_50'] for record in records]
+    assert [line.split(' | ')[5] for line in table.splitlines()[2:]] == [f'{100 * value:.1f}' for value in metrics]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob('*/result.json')}
     assert len(before) == 3
     assert tool('scenes_transfer').main(arguments) == records
