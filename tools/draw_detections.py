@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             ['orange'] * len(found),
         )
         count += len(found)
-    figure.suptitle(f'ground truth above, detections with a score of at least {args.score:g} below', fontsize=8)
+    figure.suptitle(f'truth above, scores from {args.score:g} below', fontsize=7)
     figure.savefig(args.out, dpi=200)
     print(f'{args.out}: {args.num_images} images, {count} detections with a score of at least {args.score:g}')
 
