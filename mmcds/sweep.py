@@ -1,4 +1,4 @@
-"""Several trainings of one comparison: run what is missing, several at a time, and collect the accuracies."""
+"""Several trainings of one comparison: run what is missing, several at a time, and collect their metrics."""
 
 import json
 import statistics
@@ -54,7 +54,7 @@ class Run:
 
 def _train(run: Run) -> dict:
     file = run.work_dir / RESULT
-    record = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
+    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
     if file.is_file():
         found = json.loads(file.read_text())
         before = {key: found[key] for key in record}
@@ -73,7 +73,16 @@ def _train(run: Run) -> dict:
             f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
             f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
         )
-    record['accuracy'] = read_scalars(run.work_dir)[1][-1]['accuracy/top1']
+    validations = read_scalars(run.work_dir)[1]
+    if not validations:
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
+            f'Train it longer; see {log}.'
+        )
+    scalars = validations[-1]
+    record['metrics'] = {key: value for key, value in scalars.items() if '/' in key}
+    if 'accuracy/top1' in scalars:
+        record['accuracy'] = scalars['accuracy/top1']
     file.write_text(json.dumps(record, indent=2) + '\n')
     return record
 
@@ -86,7 +95,8 @@ def execute(runs: Iterable[Run], jobs: int = 1) -> list[dict]:
         jobs: How many at a time.
 
     Returns:
-        One record per run: its attributes and ``accuracy``, the top-1 accuracy after the last epoch in percent.
+        One record per run: its attributes, ``metrics``, what the last validation gave, and for a classifier
+        ``accuracy``, the top-1 accuracy in percent.
 
     Raises:
         ConfigError: If a training fails, or if a folder holds another run.
