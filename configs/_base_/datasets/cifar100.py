@@ -7,7 +7,7 @@ data_preprocessor = dict(
     num_classes=num_classes, mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=True)
 
 view_0 = [
-    dict(type='RandomCrop', crop_size=32, padding=4, pad_val=128),
+    dict(type='RandomCrop', crop_size=32, padding=4, pad_val=(128, 128, 128)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='CenteredCutout', length=16)]
 load = dict(type='LoadImage', array_order='rgb')
