@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcds.datasets.sample_batch import SampleBatch
 from mmcds.errors import ConfigError
 from mmcds.transforms.color import NUM_UNIFORMS, RandomColor, apply_color, keyed_uniforms
 
@@ -46,15 +47,22 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         Raises:
             ConfigError: If a label lies outside [-1, num_classes).
         """
-        if data.get('data_samples') is not None:
-            self._check_labels(data['data_samples'])
+        samples = data.get('data_samples')
+        if samples is not None:
+            self._check_labels(samples)
+        if not isinstance(samples, SampleBatch) or self.to_onehot:
+            return self._forward(data, training)
+        moved = samples.to(self.device).samples  # all labels at once, where the host moves one by one
+        return {**self._forward({**data, 'data_samples': None}, training, moved), 'data_samples': moved}
+
+    def _forward(self, data: dict, training: bool, samples: Sequence[DataSample] | None = None) -> dict:
         inputs = data['inputs']
         if not isinstance(inputs, Tensor) or inputs.ndim != 5:
             return super().forward(data, training)
         views = self.cast_data(inputs).transpose(0, 1)
         # The host takes care of the labels; it gets one pixel of each image to do the same to it.
         batch = super().forward({**data, 'inputs': views[0, :, :, :1, :1]}, training)
-        return {**batch, 'inputs': self._prepare(views, batch['data_samples'], training)}
+        return {**batch, 'inputs': self._prepare(views, samples or batch['data_samples'], training)}
 
     def _prepare(self, views: Tensor, samples: Sequence[DataSample] | None, training: bool) -> Tensor:
         """Colour and normalise in one copy; (V, N, 3, H, W), uint8 to float32."""
@@ -97,7 +105,10 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
             )
         return keyed_uniforms(*self.stream, np.asarray(indices), view)
 
-    def _check_labels(self, samples: list[DataSample]) -> None:
+    def _check_labels(self, samples: Sequence[DataSample] | SampleBatch) -> None:
+        labels = samples.labels if isinstance(samples, SampleBatch) else None
+        if labels is not None and self.num_classes and -1 <= labels.min() <= labels.max() < self.num_classes:
+            return
         for sample in samples:
             if self.num_classes is None or 'gt_label' not in sample:
                 continue

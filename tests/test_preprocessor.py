@@ -6,6 +6,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch.testing import assert_close
 
+from mmcds.datasets import SampleBatch
 from mmcds.errors import ConfigError
 from mmcds.preprocessor import CDSDataPreprocessor
 from mmcds.transforms.color import RandomColor, apply_color, keyed_uniforms
@@ -113,3 +114,21 @@ def test_rejects_colours_for_another_number_of_views_and_samples_without_index(i
     preprocessor.view_colors = (COLOR, COLOR)
     with pytest.raises(ConfigError, match=r'depends on its sample_idx, but the pipeline did not pack it'):
         preprocessor(dict(inputs=images, data_samples=samples(*range(6))), True)
+
+
+@pytest.mark.parametrize('ndim', [4, 5])
+def test_a_batch_of_light_samples_becomes_what_a_list_of_samples_becomes(images, ndim):
+    inputs = images if ndim == 5 else images[:, 0]
+    for kwargs in (dict(), dict(to_onehot=True)):
+        preprocessor = CDSDataPreprocessor(num_classes=6, mean=MEAN, std=STD, **kwargs)
+        listed = samples(0, 5, -1 if not kwargs else 1, 2, 3, 4)
+        light = SampleBatch.pack(samples(0, 5, -1 if not kwargs else 1, 2, 3, 4))
+        assert isinstance(light, SampleBatch)
+        ours = preprocessor(dict(inputs=inputs, data_samples=light), True)
+        theirs = preprocessor(dict(inputs=inputs, data_samples=listed), True)
+        assert torch.equal(ours['inputs'], theirs['inputs'])
+        for one, other in zip(ours['data_samples'], theirs['data_samples'], strict=True):
+            assert one.gt_label.equal(other.gt_label)
+            assert one.all_keys() == other.all_keys()
+    with pytest.raises(ConfigError, match=r'sample None has label 7, but labels must be -1 .* or 0 to 5'):
+        preprocessor(dict(inputs=inputs, data_samples=SampleBatch.pack(samples(0, 1, 2, 3, 4, 7))))

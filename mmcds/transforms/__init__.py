@@ -3,5 +3,6 @@
 from mmcds.transforms.cutout import CenteredCutout
 from mmcds.transforms.loading import LoadImage
 from mmcds.transforms.multi_view import MultiViewTransform, pipeline_steps
+from mmcds.transforms.packing import PackSample
 
-__all__ = ['CenteredCutout', 'LoadImage', 'MultiViewTransform', 'pipeline_steps']
+__all__ = ['CenteredCutout', 'LoadImage', 'MultiViewTransform', 'PackSample', 'pipeline_steps']

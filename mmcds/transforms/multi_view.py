@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
 from mmpretrain.registry import TRANSFORMS
-from torch import Tensor
 
 from mmcds.errors import ConfigError
 from mmcds.transforms.color import RandomColor
@@ -100,7 +99,7 @@ class MultiViewTransform(BaseTransform):
         image = view.shape(image)
         return view.recolor(image, view.draw_color(1)) if self.colors_here else image
 
-    def transform_batch(self, images: np.ndarray) -> Tensor | None:
+    def transform_batch(self, images: np.ndarray) -> np.ndarray | None:
         """Make the views of many images of one size at once.
 
         Args:
@@ -122,7 +121,7 @@ class MultiViewTransform(BaseTransform):
             if draw is not None:
                 for row, planes in enumerate(out[:, number]):
                     cv2.split(view.recolor(cv2.merge(list(planes)), draw, row), list(planes))
-        return torch.from_numpy(out)
+        return out
 
     def __repr__(self) -> str:
         return 'MultiViewTransform(\n' + '\n'.join(f'    view {i}: {view}' for i, view in enumerate(self.views)) + ')'

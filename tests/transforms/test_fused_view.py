@@ -111,7 +111,7 @@ def test_a_batch_gets_views_of_the_same_distribution_as_one_image_after_the_othe
     count = 1500
     planes = np.broadcast_to(image.transpose(2, 0, 1), (count, 3, *image.shape[:2]))
     np.random.seed(0)
-    batch = transform.transform_batch(planes)
+    batch = torch.from_numpy(transform.transform_batch(planes))
     single = torch.stack([transform(dict(img=image))['img'] for _ in range(count)])
     assert batch.shape == single.shape
     assert batch.is_contiguous()
@@ -127,7 +127,7 @@ def test_one_padding_value_fills_all_channels(image):
     """The host gives it to the first channel alone."""
     transform = MultiViewTransform([[dict(type='RandomCrop', crop_size=(48, 60), padding=4, pad_val=128)]])
     planes = image.transpose(2, 0, 1)[None]
-    for views in (views_of(transform, image)[None], transform.transform_batch(planes)):
+    for views in (views_of(transform, image)[None], torch.from_numpy(transform.transform_batch(planes))):
         assert (views[..., :4, :] == 128).all()
         assert np.array_equal(views[0, 0, :, 4:-4, 4:-4].numpy(), planes[0])
 
