@@ -2,6 +2,7 @@
 
 from mmcds.datasets.embedded import EmbeddedFashionMNIST
 from mmcds.datasets.in_memory import InMemory, InMemoryCIFAR10, InMemoryCIFAR100
+from mmcds.datasets.listing import QuickFolders, QuickImageNet
 from mmcds.datasets.partially_labelled import PartiallyLabelledDataset
 from mmcds.datasets.sample_batch import SampleBatch, collate_samples
 from mmcds.datasets.semi_batch_sampler import SemiBatchSampler
@@ -12,6 +13,8 @@ __all__ = [
     'InMemoryCIFAR10',
     'InMemoryCIFAR100',
     'PartiallyLabelledDataset',
+    'QuickFolders',
+    'QuickImageNet',
     'SampleBatch',
     'SemiBatchSampler',
     'collate_samples',

@@ -5,16 +5,15 @@ from typing import cast
 
 import numpy as np
 import torch
-from mmengine.dataset import BaseDataset
-from mmpretrain.datasets import CIFAR10, CIFAR100
+from mmpretrain.datasets import CIFAR10, CIFAR100, BaseDataset
 from mmpretrain.datasets.transforms import PackInputs
 from mmpretrain.registry import DATASETS
 
 from mmcds.datasets.sample_batch import SampleBatch, ViewBatch
 
 
-class InMemory:
-    """Mixin for a data set of MMPretrain whose samples hold their image, ``img``, all of one size.
+class InMemory(BaseDataset):
+    """First base of a data set whose samples hold their image, ``img``, all of one size; the second one reads them.
 
     The loader asks it for a whole batch. If every step of the pipeline can take one (``LoadImage``, a
     ``MultiViewTransform`` that recognises its views, ``PackInputs`` at the end), the batch is cut from one array
@@ -23,22 +22,21 @@ class InMemory:
     ``collate_fn=dict(type='collate_samples')``.
     """
 
-    pipeline: Callable
     _arrays: tuple[np.ndarray, np.ndarray] | None = None
 
     def full_init(self) -> None:
         """Read the images; done once, before the loading processes start, which share the array."""
-        super().full_init()  # type: ignore[misc]
+        super().full_init()
         self._arrays = self._stack() if self._arrays is None else self._arrays
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
         """Keep some samples."""
-        super().get_subset_(indices)  # type: ignore[misc]
+        super().get_subset_(indices)
         self._arrays = self._stack()
 
     def get_subset(self, indices: Sequence[int] | int) -> BaseDataset:
         """Return a data set of some samples."""
-        subset = super().get_subset(indices)  # type: ignore[misc]
+        subset = super().get_subset(indices)
         subset._arrays = subset._stack()
         return subset
 
@@ -54,7 +52,7 @@ class InMemory:
         """Images (N, C, H, W), and labels (N,); None if they are of several sizes, or nobody needs them."""
         if not self._batched_steps():
             return None
-        infos = [self.get_data_info(index) for index in range(len(self))]  # type: ignore[attr-defined,arg-type]
+        infos = [self.get_data_info(index) for index in range(len(self))]
         if len({info['img'].shape for info in infos}) != 1:
             return None
         images = np.stack([np.atleast_3d(info['img']).transpose(2, 0, 1) for info in infos])
@@ -80,7 +78,7 @@ class InMemory:
     def __getitems__(self, indices: Sequence[int]) -> ViewBatch | list[dict]:
         """Called by the loader with the indices of a batch."""
         batch = self.read_batch(indices)
-        return [self[index] for index in indices] if batch is None else batch  # type: ignore[index]
+        return [self[index] for index in indices] if batch is None else batch
 
 
 @DATASETS.register_module()

@@ -24,13 +24,13 @@ train_dataloader = dict(
     worker_init_fn=dict(type='seed_worker'),
     collate_fn=dict(type='collate_samples'),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline))
+    dataset=dict(type='QuickImageNet', data_root=data_root, split='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
     collate_fn=dict(type='collate_samples'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ImageNet', data_root=data_root, split='val', test_mode=True, pipeline=test_pipeline))
+    dataset=dict(type='QuickImageNet', data_root=data_root, split='val', test_mode=True, pipeline=test_pipeline))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
