@@ -12,6 +12,7 @@ default_hooks = dict(
     visualization=dict(type='VisualizationHook', enable=False))
 custom_hooks = [
     dict(type='EpochSeedHook'),
+    dict(type='ViewColorHook'),
     dict(type='CheckDataHook'),
     dict(type='CheckCheckpointHook'),
     dict(type='TeacherRecordHook'),  # does nothing without a teacher

@@ -6,15 +6,16 @@ from pathlib import Path
 from mmpretrain.datasets import FashionMNIST
 from mmpretrain.registry import DATASETS
 
+from mmcds.datasets.in_memory import InMemory
 from mmcds.errors import ConfigError
 
 
 @DATASETS.register_module()
-class EmbeddedFashionMNIST(FashionMNIST):
+class EmbeddedFashionMNIST(InMemory, FashionMNIST):
     """The first 500 training and 200 test images of every class of Fashion-MNIST, in the original order.
 
     Read by the host's class from ``mmcds/datasets/fashion_mnist``, where the licence (MIT) lies beside them.
-    28 x 28, grey, ten classes. https://arxiv.org/abs/1708.07747.
+    28 x 28, grey, ten classes; see :class:`InMemory`. https://arxiv.org/abs/1708.07747.
 
     Args:
         split: ``'train'`` or ``'test'``; it alone decides which images are read (the host looks at

@@ -6,10 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 from mmpretrain.registry import DATASETS
 
+from mmcds.datasets.in_memory import InMemory
+from mmcds.datasets.sample_batch import ViewBatch
 from mmcds.errors import ConfigError
 
 
@@ -192,6 +195,15 @@ class PartiallyLabelledDataset:
 
     def __len__(self) -> int:
         return len(self.get_gt_labels())
+
+    def __getitems__(self, indices: Sequence[int]) -> ViewBatch | list[dict]:
+        """Called by the loader with the indices of a batch; see :class:`mmcds.datasets.InMemory`."""
+        part = self.parts[0]
+        batch = part.read_batch(indices) if len(self.parts) == 1 and isinstance(part, InMemory) else None
+        if batch is None:
+            return [self[index] for index in indices]
+        batch.samples.labels = torch.from_numpy(self.get_gt_labels()[np.asarray(indices)])
+        return batch
 
     def __getitem__(self, idx: int) -> dict:
         """Run the pipeline; another sample of the same kind takes the place of an unreadable image.

@@ -6,6 +6,7 @@ from mmcds.hooks.progress import ProgressBarHook
 from mmcds.hooks.report import RunReportHook
 from mmcds.hooks.seed import EpochSeedHook, seed_worker
 from mmcds.hooks.teacher import TeacherRecordHook
+from mmcds.hooks.views import ViewColorHook
 
 __all__ = [
     'CheckCheckpointHook',
@@ -15,5 +16,6 @@ __all__ = [
     'ProgressBarHook',
     'RunReportHook',
     'TeacherRecordHook',
+    'ViewColorHook',
     'seed_worker',
 ]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from mmcds.checkpoint import compare_state, model_state
 from mmcds.errors import ConfigError
-from mmcds.transforms import MultiViewTransform
+from mmcds.transforms import MultiViewTransform, pipeline_steps
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -51,7 +51,7 @@ class CheckDataHook(Hook):
             )
 
     def _check_batches(self, loader: DataLoader, model: nn.Module) -> None:
-        steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', ())
+        steps = pipeline_steps(loader.dataset)
         views = [len(step.views) for step in steps if isinstance(step, MultiViewTransform)] or [1]
         needed = getattr(model, 'min_views', 1)
         if views[0] < needed:

@@ -2,6 +2,7 @@
 
 from mmcds.transforms.cutout import CenteredCutout
 from mmcds.transforms.loading import LoadImage
-from mmcds.transforms.multi_view import MultiViewTransform
+from mmcds.transforms.multi_view import MultiViewTransform, pipeline_steps
+from mmcds.transforms.packing import PackSample
 
-__all__ = ['CenteredCutout', 'LoadImage', 'MultiViewTransform']
+__all__ = ['CenteredCutout', 'LoadImage', 'MultiViewTransform', 'PackSample', 'pipeline_steps']

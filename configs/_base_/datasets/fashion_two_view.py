@@ -14,19 +14,21 @@ view_1 = [
         dict(type='ColorJitter', brightness=0.4, contrast=0.4, backend='cv2')]),
     dict(type='CenteredCutout', length=8)]
 train_pipeline = [
-    dict(type='LoadImage'), dict(type='MultiViewTransform', views=[view_0, view_1]), dict(type='PackInputs')]
-test_pipeline = [dict(type='LoadImage'), dict(type='PackInputs')]
+    dict(type='LoadImage'), dict(type='MultiViewTransform', views=[view_0, view_1]), dict(type='PackSample')]
+test_pipeline = [dict(type='LoadImage'), dict(type='PackSample')]
 
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     drop_last=True,
     worker_init_fn=dict(type='seed_worker'),
+    collate_fn=dict(type='collate_samples'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='EmbeddedFashionMNIST', split='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=250,
     num_workers=1,
+    collate_fn=dict(type='collate_samples'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='EmbeddedFashionMNIST', split='test', test_mode=True, pipeline=test_pipeline))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
