@@ -7,6 +7,7 @@ The parts, in the order in which an image meets them::
     preprocessor.py  what happens to the batch on the device
     classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions; the teacher
     supervisions/    the protocol of an extra loss, and the paper's own methods
+    baselines/       rival methods, one file each, with their own heads
     necks/           projection heads
     losses/          NT-Xent, SupCon, and the gather across ranks
     optim.py         mixed precision

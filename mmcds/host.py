@@ -16,6 +16,7 @@ _MODULES = (
     'necks',
     'supervisions',
     'classifiers',
+    'baselines',
     'optim',
     'hooks',
 )
