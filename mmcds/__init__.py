@@ -5,6 +5,7 @@ The parts, in the order in which an image meets them::
     datasets/        data sets that the host lacks, the embedded images, partially labelled sets and their batches
     transforms/      loading, and V views of one image
     preprocessor.py  what happens to the batch on the device
+    networks/        networks that the host lacks, and forms of its own for small images
     classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions; the teacher
     supervisions/    the protocol of an extra loss, and the paper's own methods
     baselines/       rival methods, one file each, with their own heads

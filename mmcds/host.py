@@ -13,6 +13,7 @@ _MODULES = (
     'transforms',
     'preprocessor',
     'losses',
+    'networks',
     'necks',
     'supervisions',
     'classifiers',
