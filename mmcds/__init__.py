@@ -14,6 +14,7 @@ The parts, in the order in which an image meets them::
     optim.py         mixed precision
     hooks/           reproducible random streams, checks before the run, what is left after it
     export.py        a backbone without heads, for detectors and other libraries
+    paper/           the paper's tables as data, their configs, and our results beside them
 
 Importing this package registers its classes in MMPretrain's registries, its models in
 :func:`mmpretrain.list_models` and its configs as ``mmcds::...``.

@@ -4,6 +4,7 @@ from mmcds.networks.cifar import (
     MobileNetV2_CIFAR,
     ResNeXt_CIFAR,
     SEResNet_CIFAR,
+    ShallowResNet_CIFAR,
     ShuffleNetV1_CIFAR,
     ShuffleNetV2_CIFAR,
 )
@@ -19,6 +20,7 @@ __all__ = [
     'SEResNetBasic',
     'SEResNetBasic_CIFAR',
     'SEResNet_CIFAR',
+    'ShallowResNet_CIFAR',
     'ShuffleNetV1_CIFAR',
     'ShuffleNetV2_CIFAR',
 ]

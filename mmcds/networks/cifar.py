@@ -13,6 +13,7 @@ from mmpretrain.models.backbones import (
     ShuffleNetV1,
     ShuffleNetV2,
 )
+from mmpretrain.models.backbones.resnet import BasicBlock
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -20,6 +21,13 @@ from torch import nn
 @MODELS.register_module()
 class ResNeXt_CIFAR(ResNeXt, ResNet_CIFAR):
     """ResNeXt with the stem of ``ResNet_CIFAR``; stages of stride 1, 2, 4 and 8."""
+
+
+@MODELS.register_module()
+class ShallowResNet_CIFAR(ResNet_CIFAR):
+    """The host's ``ResNet_CIFAR`` with depth 10 too: one basic block in every stage."""
+
+    arch_settings = {10: (BasicBlock, (1, 1, 1, 1)), **ResNet_CIFAR.arch_settings}
 
 
 @MODELS.register_module()
