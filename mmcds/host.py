@@ -13,9 +13,11 @@ _MODULES = (
     'transforms',
     'preprocessor',
     'losses',
+    'networks',
     'necks',
     'supervisions',
     'classifiers',
+    'baselines',
     'optim',
     'hooks',
 )
