@@ -22,7 +22,7 @@ train: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py --work-dir $(WORK_DIR) --resume
 
 test: $(VENV)/installed
-	PATH="$(abspath $(BIN)):$$PATH" python -m pytest
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -n auto --dist loadscope
 
 $(BACKBONE):
 	$(MAKE) train
