@@ -49,6 +49,8 @@ def forget_runs() -> None:
 def _no_leftovers(monkeypatch):
     """Every test starts without a runner's global state and leaves the default scope as it was."""
     forget_runs()
+    # A run formats its config five times, which takes longer than a test; the text means the same unformatted.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
     torch.manual_seed(0)
     monkeypatch.setenv('MMCDS_DATA_ROOT', '')  # --data-root sets it; this takes it away again after the test
     monkeypatch.delenv('MMCDS_DATA_ROOT')

@@ -104,6 +104,7 @@ def tiny_runner(model: ConfigDict, work_dir: Path, data_root: Path, **changes) -
             'train_dataloader.dataset.data_root': str(data_root / 'coco'),
             'train_dataloader.dataset.pipeline.2.scale': (64, 48),
             'default_hooks.checkpoint.interval': 9,
+            'default_hooks.checkpoint.save_last': False,
             **changes,
         }
     )

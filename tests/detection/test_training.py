@@ -1,8 +1,9 @@
-"""Detectors with emulated operators learn: on one image the loss falls until the boxes are found."""
+"""Detectors with emulated operators learn, in bfloat16 too, and a resumed run equals one that was never stopped."""
 
 import pytest
 import torch
-from detection_runs import replica_dataset, tiny_detector
+from conftest import forget_runs
+from detection_runs import replica_dataset, tiny_detector, tiny_runner
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 from torchvision.ops import box_iou
@@ -41,3 +42,40 @@ def test_the_loss_falls_on_one_image_until_its_boxes_are_found(kind, coco_root):
     for i, label in enumerate(truth.labels):
         hits = (overlap[:, i] > 0.5) & (found.labels == label) & (found.scores > 0.3)
         assert hits.any(), f'box {i} of class {label} is not found'
+
+
+@pytest.mark.parametrize('kind', ['faster-rcnn', 'retinanet'])
+def test_a_killed_and_resumed_run_equals_one_that_was_never_stopped(kind, tmp_path, coco_root):
+    def run(folder, epochs, resume=False):
+        forget_runs()
+        runner = tiny_runner(
+            tiny_detector(kind, 80),
+            tmp_path / folder,
+            coco_root,
+            **{
+                'train_cfg.max_epochs': epochs,
+                'train_dataloader.dataset.indices': 4,
+                'default_hooks.checkpoint.interval': 1,
+                'resume': resume,
+            },
+        )
+        runner.train()
+        return runner.model.state_dict()
+
+    whole = run('whole', 2)
+    first = run('parts', 1)
+    second = run('parts', 2, resume=True)
+    assert all(torch.equal(value, second[key]) for key, value in whole.items())
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())
+
+
+@pytest.mark.parametrize('kind', ['faster-rcnn', 'retinanet'])
+def test_mixed_precision_gives_nearly_the_loss_of_full_precision(kind, tmp_path, coco_root):
+    losses = []
+    for name in ('OptimWrapper', 'mmpretrain.BF16OptimWrapper'):
+        forget_runs()
+        runner = tiny_runner(tiny_detector(kind, 80), tmp_path / name, coco_root, **{'optim_wrapper.type': name})
+        runner.train()
+        losses.append(runner.message_hub.get_scalar('train/loss').current())
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
