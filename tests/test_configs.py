@@ -64,6 +64,8 @@ def test_config_trains_validates_saves_and_resumes(leaf, tool, tmp_path, data_ro
     first = run(1)
     scores = first.message_hub.get_scalar('val/accuracy/top1').data[0]
     assert 0 <= scores[0] <= 100
+    if leaf.parts[1] in RIVALS and leaf.stem not in ('resnet18_cifar100', 'resnet50_in1k', 'resnet18w16_fashion'):
+        return  # the others differ in depth or data set alone, and resume what these resume
     second = run(2, '--resume')
     assert (second.epoch, second.iter) == (2, 4), 'the second run must go on where the first one stopped'
     assert (tmp_path / 'epoch_2.pth').exists()
