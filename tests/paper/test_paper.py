@@ -197,7 +197,10 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
     folder = tmp_path / 'table1/mini_fashion/dks/seed_3'
     record = json.loads((folder / RESULT).read_text())
     assert (record['seed'], record['best'] >= record['accuracy']) == (3, True)
-    assert any(key.startswith('supervisions.dks') for key in torch.load(folder / 'epoch_2.pth')['state_dict'])
+    assert any(
+        key.startswith('supervisions.dks')
+        for key in torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']
+    )
     monkeypatch.setattr('subprocess.run', lambda *a, **k: pytest.fail('an ended run is not repeated'))
     main(arguments)
     main(['collect', 'table1', '--scale', 'mini', '--out', str(tmp_path), '--write', str(tmp_path / 'docs')])
@@ -256,7 +259,7 @@ def test_the_guide_to_adding_a_method_works_to_the_letter(tool, tmp_path, monkey
         ]
     )
     assert {'train/ring.loss_ring', 'train/ring.length'} <= set(runner.message_hub.log_scalars)
-    assert 'supervisions.ring.radius' in torch.load(tmp_path / 'run/epoch_1.pth')['state_dict']
+    assert 'supervisions.ring.radius' in torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['state_dict']
     manifest = json.loads((tmp_path / 'run/backbone_epoch_1.pth.json').read_text())
     assert 'ring' not in json.dumps(manifest['architecture'])
     sys.modules.pop('ring_loss')
