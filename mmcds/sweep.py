@@ -115,7 +115,8 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
     for number in range(jobs):
         free.put(devices[number % len(devices)] if devices else None)
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda run: _train(run, free), runs))
+        started = [pool.submit(_train, run, free) for run in runs]
+    return [future.result() for future in started]
 
 
 def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:

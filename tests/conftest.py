@@ -90,3 +90,35 @@ def child_environment() -> dict[str, str]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     return child_environment()
+
+
+def build_on_meta(model):
+    """Build a model without data, so that its shapes cost nothing."""
+    from functools import partial
+
+    from mmengine.registry import DefaultScope
+    from mmpretrain.registry import MODELS
+
+    with (
+        DefaultScope.overwrite_default_scope('mmpretrain'),
+        torch.device('meta'),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(torch, 'linspace', partial(torch.linspace, device='cpu'))  # the host reads its values
+        return MODELS.build(model)
+
+
+def small_trace(widths, views=1, images=5, classes=3, progress=0.0, requires_grad=False):
+    """A Trace of random maps of 4 x 4 pixels, whose taps have these widths."""
+    from mmcds.trace import Trace
+
+    rows = views * images
+    return Trace(
+        num_views=views,
+        features={tap: torch.randn(rows, width, 4, 4, requires_grad=requires_grad) for tap, width in widths.items()},
+        pooled=torch.randn(rows, 6),
+        logits=torch.randn(rows, classes, requires_grad=requires_grad),
+        labels=torch.arange(images) % classes,
+        sample_idx=None,
+        progress=progress,
+    )

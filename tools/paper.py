@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +25,7 @@ import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
 from mmcds.launch import OPTIONS_HELP, run_tool
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
-from mmcds.paper.compose import seed_options
+from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, seed_options
 from mmcds.paper.report import HEADER, run_folder
 from mmcds.sweep import Run, execute
 
@@ -119,7 +118,9 @@ def run_cells(args: Namespace) -> list[dict]:
 
 def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
     """Print a table with our results and write it."""
-    title = f'{TABLES[table][0]}{", mini scale" if args.scale == "mini" else ""}'
+    title = f'{table}: {TABLES[table][0]}'
+    if args.scale == 'mini':
+        title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
     rows = collect(found, args.out)
     print_table(title, HEADER, [row.texts() for row in rows])
     for path in write_report(title, rows, args.write or args.out, table):
@@ -158,9 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == 'list':
         list_cells(args)
     elif args.command == 'show':
-        each = cell(args.cell, args.scale)
-        config: Config = compose(each)
-        print(config.pretty_text)
+        print(compose(cell(args.cell, args.scale)).pretty_text)
     elif args.command == 'run':
         run_cells(args)
     else:

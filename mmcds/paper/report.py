@@ -138,7 +138,7 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
         cell = row.cell
         labels.append(f'{NETWORKS[cell.network].title}, {METHODS[cell.method].title} {cell.setting}'.strip())
         if cell.paper is not None:
-            axes.plot(cell.paper, place, 'x', color='black', label='paper')
+            axes.plot(cell.paper, place, 'x', color='black', label='paper', zorder=3)
         for values, colour, offset, name in (
             (row.last, 'tab:blue', -0.12, 'ours, last epoch'),
             (row.best, 'tab:orange', 0.12, 'ours, best epoch'),

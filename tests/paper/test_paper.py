@@ -1,0 +1,265 @@
+"""The paper as data: every cell composes or says why not, numbers have a source, and the tool does what it says."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ONE_STEP, build_on_meta
+
+from mmcds.errors import ConfigError
+from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.report import run_folder, spread
+from mmcds.paper.tables import DEEP, UNKNOWN
+from mmcds.sweep import RESULT, Run, execute
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = [(scale, each) for scale in ('paper', 'mini') for table in TABLES for each in cells(table, scale)]
+
+
+def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
+    composed = 0
+    for scale, each in ALL:
+        assert each.table in TABLES
+        assert each.network in NETWORKS
+        if why_not(each):
+            with pytest.raises(ConfigError, match='is not run by this build: '):
+                compose(each)
+            continue
+        config = compose(each)
+        composed += 1
+        assert config.model.type == 'CDSClassifier', each.name
+        assert config.model.head.num_classes == config.num_classes, each.name
+        assert config.data_preprocessor.num_classes == config.num_classes, each.name
+        views = len(config.train_pipeline[1]['views'])
+        assert views == (1 if each.method in (*DEEP[:4], 'semi_plain') else 2), each.name
+        assert scale == 'paper' or config.train_cfg.max_epochs == 100
+        assert cell(each.name, scale) == each
+    assert composed >= 250
+
+
+def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
+    for scale in ('paper', 'mini'):
+        counts = Counter(each.name for where, each in ALL if where == scale)
+        assert max(counts.values()) == 1
+    assert len(cells('table8')) == 16 * 8 * 2
+    assert [each.method for each in cells('table1')[:5]] == list(DEEP)
+
+
+def test_a_number_of_the_paper_has_a_source_and_a_cell_without_one_says_so():
+    for scale, each in ALL:
+        assert each.source, each.name
+        if scale == 'paper' and each.table not in ('figure4',):
+            assert (each.paper is None) == (each.source == UNKNOWN), each.name
+        if scale == 'mini':
+            assert each.paper is None
+    known = {each.name: each.paper for _, each in ALL if each.paper is not None}
+    assert known['table3/resnet18_in1k/dhm'] == 71.29
+    assert known['table8/resnet50_cifar100/cds_distill'] == 83.53
+    assert 'table2/resnet50_cifar10/plain' not in known
+    assert cell('table3/resnet18_in1k/dks').paper_top5 == 89.20
+
+
+@pytest.mark.parametrize('dataset, leaf', [('cifar100', 'resnet18_cifar100'), ('in1k', 'resnet50_in1k')])
+@pytest.mark.parametrize('method', DEEP)
+def test_the_cell_of_a_leafs_own_network_is_the_leaf(dataset, leaf, method):
+    from mmengine.config import Config
+
+    table = 'table1' if dataset == 'cifar100' else 'table3'
+    config = compose(cell(f'{table}/{leaf.split("_")[0]}_{dataset}/{method}'))
+    assert config.to_dict() == Config.fromfile(ROOT / f'configs/{method}/{leaf}.py').to_dict()
+
+
+def test_taps_count_from_the_last_stage_and_branches_need_residual_blocks():
+    shallow = compose(cell('table1/shufflenet_v1_cifar100/cds')).model.supervisions.cds
+    assert tuple(shallow.neck.taps) == (0, 1, 2)
+    mobile = compose(cell('table1/mobilenet_v2_cifar100/dks')).model.supervisions.dks
+    assert (tuple(mobile.taps), mobile.trunk) == ((2, 4), 'sepconv')
+    assert compose(cell('table1/seresnet50_cifar100/dks')).model.supervisions.dks.trunk == 'branch'
+
+
+def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
+    found = {each.method: compose(each) for each in cells('table1', 'mini')}
+    assert set(found) == {*DEEP, 'plain_both', 'cds_both'}
+    assert tuple(found['plain_both'].model.ce_views) == tuple(found['cds_both'].model.ce_views) == (0, 1)
+    assert not found['plain_both'].model.get('supervisions')
+    assert found['cds'].model.supervisions.cds == found['cds_both'].model.supervisions.cds
+    for config in found.values():
+        assert config.train_dataloader.dataset.indices == 1000
+    sizes = {
+        sum(p.numel() for k, p in build_on_meta(config.model).named_parameters() if not k.startswith('supervisions'))
+        for config in found.values()
+    }
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize(
+    'call, message',
+    [
+        (lambda: cells('table10'), "there is no 'table10'; choose one of table1, table2"),
+        (lambda: cell('table1/resnet18_cifar100/cd'), 'similar names: table1/resnet18_cifar100/cds'),
+        (lambda: compose(cell('table7/resnet18_in1k/crd')), 'table7/resnet18_in1k/crd is not run by this build'),
+        (
+            lambda: compose(Cell('table2', 'resnet18', 'cifar10', 'cds_feature')),
+            r'CDS and naive feature distillation has no config .*configs/distill/resnet18_cifar10-feature\.py',
+        ),
+    ],
+)
+def test_what_is_not_there_is_named(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+# ---- results
+
+
+def write_result(out, each, seed, accuracy, best):
+    folder = run_folder(out, each, seed)
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(json.dumps(dict(label=each.name, seed=seed, accuracy=accuracy, best=best)))
+
+
+def test_results_are_compared_with_the_paper_in_markdown_csv_and_plot(tmp_path):
+    found = cells('table1')[20:25]
+    ours = next(each for each in cells('table1') if each.name == 'table1/resnet50_cifar100/cds')
+    for seed, accuracy in enumerate((80.0, 81.0, 82.0)):
+        write_result(tmp_path, ours, seed, accuracy, accuracy + 0.5)
+    rows = collect([*found, ours], tmp_path)
+    assert (rows[-1].last, rows[-1].best) == ((80.0, 81.0, 82.0), (80.5, 81.5, 82.5))
+    assert rows[-1].difference == pytest.approx(81 - 81.31)
+    files = write_report('Table 1', rows, tmp_path / 'report', 'table1')
+    assert [path.name for path in files] == ['table1.md', 'table1.csv', 'table1.png']
+    line = files[0].read_text().splitlines()[-3]
+    assert line.split(' | ')[4:9] == ['81.31', '81.00 ± 1.00', '81.50 ± 1.00', '3', '-0.31']
+    table = list(csv.DictReader(files[1].open()))
+    assert (table[-1]['cell'], table[-1]['last']) == (ours.name, '80.00 81.00 82.00')
+    from matplotlib.image import imread
+
+    assert imread(files[2])[..., :3].std() > 0.1
+    assert [spread(()), spread((1.0,))] == ['', '1.00']
+
+
+def test_a_table_without_any_number_gets_no_plot(tmp_path):
+    files = write_report('Figure 2', collect(cells('figure2'), tmp_path), tmp_path, 'figure2')
+    assert [path.name for path in files] == ['figure2.md', 'figure2.csv']
+
+
+def test_runs_are_spread_over_the_devices(monkeypatch, tmp_path):
+    seen = []
+
+    def fake(command, env, **other):
+        seen.append(env.get('CUDA_VISIBLE_DEVICES'))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr('subprocess.run', fake)
+    runs = [Run('a', 'c.py', seed, tmp_path / str(seed)) for seed in range(6)]
+    with pytest.raises(ConfigError, match='a, seed 0: training ended with status 1'):
+        execute(runs, jobs=2, devices=('4', '7'))
+    assert len(seen) == 6, 'a failure does not stop the others'
+    assert set(seen) <= {'4', '7'}
+
+
+# ---- the tool
+
+
+def test_tool_lists_and_shows(tool, capsys):
+    main = tool('paper').main
+    main(['list'])
+    assert '256' in capsys.readouterr().out
+    main(['list', 'table3'])
+    assert '71.29' in capsys.readouterr().out
+    main(['show', 'table1/resnet50_cifar100/dsn'])
+    shown = capsys.readouterr().out
+    assert "type='DSNSupervision'" in shown
+    assert 'depth=50' in shown
+
+
+def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, monkeypatch):
+    tiny = [
+        *ONE_STEP,
+        'train_cfg.max_epochs=2',
+        'train_cfg.val_interval=1',
+        'param_scheduler.1.end=2',
+        'default_hooks.checkpoint.interval=1',
+        'train_dataloader.dataset.indices=8',
+        'train_dataloader.batch_size=4',
+    ]
+    arguments = ['run', 'table1/mini_fashion/dks', '--scale', 'mini', '--out', str(tmp_path)]
+    arguments += ['--seeds', '3', '--cfg-options', *tiny]
+    main = tool('paper').main
+    main(arguments)
+    capsys.readouterr()
+    folder = tmp_path / 'table1/mini_fashion/dks/seed_3'
+    record = json.loads((folder / RESULT).read_text())
+    assert (record['seed'], record['best'] >= record['accuracy']) == (3, True)
+    assert any(
+        key.startswith('supervisions.dks')
+        for key in torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']
+    )
+    monkeypatch.setattr('subprocess.run', lambda *a, **k: pytest.fail('an ended run is not repeated'))
+    main(arguments)
+    main(['collect', 'table1', '--scale', 'mini', '--out', str(tmp_path), '--write', str(tmp_path / 'docs')])
+    assert f'{record["accuracy"]:.2f}' in capsys.readouterr().out
+    assert 'plain, both views' in (tmp_path / 'docs/table1.md').read_text()
+
+
+def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_path, monkeypatch, capsys):
+    from mmengine.config import Config
+
+    seen = []
+
+    def fake(runs, jobs, devices):
+        for run in runs:
+            seen.append((run.label, Config.fromfile(run.config).model.get('teacher'), run.options))
+            (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/epoch_300.pth')
+        return []
+
+    module = tool('paper')
+    monkeypatch.setattr(module, 'execute', fake)
+    module.main(['run', 'table8/resnet18_cifar100/cds_distill', '--seeds', '0', '--out', str(tmp_path)])
+    folder = tmp_path / 'table1/resnet50_cifar100/cds/seed_0'
+    assert [label for label, *_ in seen] == ['table1/resnet50_cifar100/cds', 'table8/resnet18_cifar100/cds_distill']
+    assert seen[1][1].to_dict() == dict(config=str(folder / 'cell.py'), checkpoint=f'{folder}/epoch_300.pth')
+    seen.clear()
+    module.main(['run', 'figure2', '--seeds', '5', '--out', str(tmp_path)])
+    assert {options for *_, options in seen} == {('train_dataloader.dataset.seed=5',)}
+
+
+def test_tool_says_that_nothing_of_a_table_is_run(tool):
+    with pytest.raises(ConfigError, match='none of table5 is run by this build'):
+        tool('paper').main(['run', 'table5'])
+
+
+# ---- adding a method
+
+
+def test_the_guide_to_adding_a_method_works_to_the_letter(tool, tmp_path, monkeypatch):
+    text = (ROOT / 'docs/adding_a_method.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    names = re.findall(r'`(ring_\w+\.py)`', text)
+    assert len(blocks) == 2
+    for name, block in zip(dict.fromkeys(names), blocks, strict=True):
+        (tmp_path / name).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    runner = tool('train').main(
+        [
+            str(tmp_path / 'ring_fashion.py'),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--cfg-options',
+            *ONE_STEP,
+            'train_cfg.max_epochs=1',
+            'train_dataloader.batch_size=4',
+            'train_dataloader.dataset.indices=8',
+        ]
+    )
+    assert {'train/ring.loss_ring', 'train/ring.length'} <= set(runner.message_hub.log_scalars)
+    assert 'supervisions.ring.radius' in torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['state_dict']
+    manifest = json.loads((tmp_path / 'run/backbone_epoch_1.pth.json').read_text())
+    assert 'ring' not in json.dumps(manifest['architecture'])
+    sys.modules.pop('ring_loss')
