@@ -44,7 +44,8 @@ class MultiViewTransform(BaseTransform):
     Args:
         views: One pipeline (list of transforms or of their configs) per view.
         color_on: Where training computes colour, blur and Cutout of views that are recognised: ``'worker'``, in the
-            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU.
+            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU or the data
+            set is held in memory (:class:`mmcds.datasets.InMemory`), which is the faster way.
         fuse: False runs every pipeline as it is written.
 
     Raises:
