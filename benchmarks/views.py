@@ -430,9 +430,7 @@ def plot(results: dict, path: Path) -> None:
     """Draw milliseconds per image of the contestants, and cost over the length of the list."""
     timed = [name for name in ('imagenet', 'small', 'color') if name in results]
     figure, axes = plt.subplots(1, len(timed) + 1, figsize=(5 * len(timed) + 4, 3.6), squeeze=False)
-    titles = dict(
-        imagenet='two 224-pixel views of a JPEG, process', small='32 pixels, whole loader', color='colour of one view'
-    )
+    titles = dict(imagenet='two views of a JPEG', small='32 pixels, whole loader', color='colour of one view')
     for axis, name in zip(axes[0], timed, strict=False):
         rows = results[name]['rows']
         labels = list(rows)
