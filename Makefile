@@ -1,11 +1,15 @@
 # make train: create the environment and run CDS pre-training on the embedded images.
 # make test:  create the environment and run all tests.
+# make detect: train a detector on scenes of those images with the backbone of make train (which runs first if needed).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
+BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
+DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
+DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
-.PHONY: train test lint format clean
+.PHONY: train test detect lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); ok or sys.exit("mmcds needs Python 3.10 to 3.12, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
@@ -18,7 +22,18 @@ train: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py --work-dir $(WORK_DIR) --resume
 
 test: $(VENV)/installed
-	PATH="$(abspath $(BIN)):$$PATH" python -m pytest
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -n auto --dist loadscope
+
+$(BACKBONE):
+	$(MAKE) train
+
+detect: $(VENV)/installed $(BACKBONE)
+	export PATH="$(abspath $(BIN)):$$PATH" MMCDS_BACKBONE="$(BACKBONE)" && \
+	python tools/make_fashion_scenes.py && \
+	python tools/train.py configs/detection/$(DETECTOR).py --work-dir $(DETECT_DIR) --resume && \
+	checkpoint=$$(cat $(DETECT_DIR)/last_checkpoint) && \
+	python tools/test.py configs/detection/$(DETECTOR).py $$checkpoint --work-dir $(DETECT_DIR)/test && \
+	python tools/draw_detections.py configs/detection/$(DETECTOR).py $$checkpoint --out $(DETECT_DIR)/detections.png
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -35,13 +35,18 @@ def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
     return [train[step] for step in sorted(train)], [val[step] for step in sorted(val)]
 
 
+def to_percent(metric: str) -> int:
+    """Factor that makes a metric a percentage: MMDetection's COCO metrics are fractions, the others are not."""
+    return 100 if metric.startswith('coco/') else 1
+
+
 def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/top1') -> Path:
     """Draw the training losses of every term and the validation metric over epochs.
 
     Args:
         work_dir: Folder of the run.
         out: Picture to write; the suffix sets the format.
-        metric: Validation metric to draw, in percent.
+        metric: Validation metric to draw, in percent, or a COCO metric, which is a fraction.
 
     Returns:
         ``out``.
@@ -69,7 +74,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter('{x:g}')
     losses.yaxis.set_minor_formatter(NullFormatter())
-    points = [(record['epoch'], record[metric]) for record in val if metric in record]
+    points = [(record['epoch'], record[metric] * to_percent(metric)) for record in val if metric in record]
     if points:
         scores.plot(*zip(*points, strict=True), marker='o', markersize=3, color='tab:blue')
         scores.annotate(

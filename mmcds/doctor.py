@@ -1,6 +1,7 @@
 """Say what this installation can do: python -m mmcds.doctor."""
 
 import importlib
+import importlib.util
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +45,13 @@ def import_problem(module: str) -> str | None:
     return None
 
 
+def detection_problem() -> str | None:
+    """Why detectors cannot be trained here, in one line, or None."""
+    if importlib.util.find_spec('mmdet') is None:
+        return "MMDetection is not installed (pip install 'mmcds[det]')"
+    return import_problem('mmcds.detection')
+
+
 def examine() -> tuple[list[tuple[str, str]], list[str]]:
     """Look at everything.
 
@@ -65,13 +73,13 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
             problem = import_problem(module)
             if problem:
                 faults.append(f'import {module} fails: {problem}')
-    problem = import_problem('mmcv._ext')
+    problem = import_problem('mmcv._ext')  # before anything emulates them
     rows.append(
         (
             'mmcv operators',
             'compiled'
             if problem is None
-            else f'not compiled; pre-training does not need them, MMDetection does ({problem})',
+            else f'not compiled ({problem}); pre-training needs none, detection emulates them by torchvision',
         )
     )
     cvs = [
@@ -128,9 +136,12 @@ def main() -> int:
     console.print(table)
     for fault in faults:
         console.print(f'fault: {fault}', markup=False)
-    console.print(
-        'verdict: ' + ('ready for pre-training' if not faults else f'not ready, {len(faults)} fault(s) to mend')
-    )
+    if faults:
+        verdict = f'not ready, {len(faults)} fault(s) to mend'
+    else:
+        problem = detection_problem()
+        verdict = 'ready for pre-training' + (f'; not for detection: {problem}' if problem else ' and detection')
+    console.print(f'verdict: {verdict}', markup=False)
     return 1 if faults else 0
 
 

@@ -13,21 +13,28 @@ _MODULES = (
     'transforms',
     'preprocessor',
     'losses',
+    'networks',
     'necks',
     'supervisions',
     'classifiers',
+    'baselines',
     'optim',
     'hooks',
 )
 
 
 #: What the hosts say on import about parts of theirs that nobody here asked for.
-_NOISE = ('Could not import OneDL', 'Line NMS is not compiled', 'Fail to import ``MultiScaleDeformableAttention``')
+_NOISE = (
+    'Could not import OneDL',
+    'Line NMS is not compiled',
+    'Fail to import ``MultiScaleDeformableAttention``',
+    'faster_coco_eval is not installed',
+)
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
-    """Import the hosts without the three messages above; anything else they say is passed on."""
+def without_noise() -> Iterator[None]:
+    """Import the hosts without the messages above; anything else they say is passed on."""
     from mmengine.logging import MMLogger
 
     def wanted(record: logging.LogRecord) -> bool:
@@ -38,7 +45,8 @@ def _without_noise() -> Iterator[None]:
     said = io.StringIO()
     try:
         with warnings.catch_warnings(), redirect_stdout(said):
-            warnings.filterwarnings('ignore', message=_NOISE[2])
+            for message in _NOISE[2:]:
+                warnings.filterwarnings('ignore', message=message)
             yield
     finally:
         logger.removeFilter(wanted)
@@ -70,7 +78,7 @@ def register_in_host() -> None:
     if 'mmcds' in MODULE2PACKAGE:
         return
     MODULE2PACKAGE['mmcds'] = 'mmcds'
-    with _without_noise():
+    with without_noise():
         import_module('mmcds.registry')
         for module in _MODULES:
             import_module(f'mmcds.{module}')

@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import BaseDataset
+from mmengine.hub import get_config
 
 from mmcds.errors import ConfigError
 
@@ -35,25 +36,80 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help='set by the launcher')
 
 
+def add_step_arguments(parser: ArgumentParser) -> None:
+    """Add the options that change how a training step is computed, and not what comes out of it."""
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--amp-dtype', choices=('bf16', 'fp16'), help='its type (default: bf16); implies --amp')
+    parser.add_argument(
+        '--memory-format',
+        choices=('channels_last', 'contiguous'),
+        help='layout of images and weights (default: what the config says, otherwise channels_last)',
+    )
+    parser.add_argument('--compile', action='store_true', help='run backbone and heads through torch.compile')
+    parser.add_argument('--no-fused', action='store_true', help='update weights tensor by tensor, not in one kernel')
+    parser.add_argument(
+        '--recompute', action='store_true', help='keep less for the backward pass: a third more time, less memory'
+    )
+
+
+#: Optimisers of PyTorch that have a fused kernel on CPU and GPU.
+FUSED = ('SGD', 'Adam', 'AdamW', 'Adagrad')
+
+
+def merge_step_arguments(config: Config, args: Namespace) -> None:
+    """Write the options of :func:`add_step_arguments` into the config.
+
+    Raises:
+        ConfigError: If an option does not fit the model or the machine.
+    """
+    if args.amp or args.amp_dtype:
+        if args.amp_dtype != 'fp16':
+            config.optim_wrapper.type = 'mmpretrain.BF16OptimWrapper'
+        elif torch.cuda.is_available():
+            config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+        else:
+            raise ConfigError(
+                '--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which needs none.'
+            )
+    optimiser = config.optim_wrapper.get('optimizer') or {}
+    if args.no_fused:
+        optimiser.pop('fused', None)
+    elif optimiser.get('type') in FUSED and 'foreach' not in optimiser:
+        optimiser.setdefault('fused', True)
+    ours = str(config.model.get('type')).rpartition('.')[2] == 'CDSClassifier'
+    for value, option in ((args.memory_format, '--memory-format'), (args.recompute, '--recompute')):
+        if value and not ours:
+            raise ConfigError(
+                f'{option} is an option of CDSClassifier, but the model is {config.model.get("type")}. Leave it out.'
+            )
+    if ours and (args.memory_format or 'channels_last' not in config.model):
+        config.model.channels_last = args.memory_format != 'contiguous'
+    if args.recompute:
+        config.model.recompute_stages = True
+    if args.compile:
+        config.custom_hooks = [*config.get('custom_hooks', ()), dict(type='mmpretrain.CompileHook')]
+
+
 def load_config(args: Namespace) -> Config:
     """Read the config of the common arguments and merge them into it.
 
     Raises:
-        ConfigError: If the config file or a data folder that it names does not exist.
+        ConfigError: If the config file does not exist, or inherits from a library that is not installed.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
-    if '::' in args.config:
-        from mmengine.hub import get_config
-
-        config = get_config(args.config)
-    else:
-        if not Path(args.config).is_file():
-            raise ConfigError(
-                f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.'
-            )
-        config = Config.fromfile(args.config)
+    if '::' not in args.config and not Path(args.config).is_file():
+        raise ConfigError(f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
+    try:
+        config = get_config(args.config) if '::' in args.config else Config.fromfile(args.config)
+    except ModuleNotFoundError as error:
+        if 'mmdet is not installed' not in str(error):
+            raise
+        raise ConfigError(
+            f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or '
+            "the extra: pip install 'mmcds[det]'."
+        ) from error
     config.launcher = args.launcher
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
@@ -102,17 +158,13 @@ def set_loader_defaults(config: Config) -> None:
     Raises:
         ConfigError: If a loader wants persistent workers without any worker.
     """
+    defaults: dict = {'pin_memory': torch.cuda.is_available(), 'persistent_workers': False}
+    if config.get('default_scope', 'mmpretrain') == 'mmpretrain':
+        defaults['collate_fn'] = dict(type='default_collate')  # images of one size; a detector's are collated later
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name) is None:
             continue
-        config[name] = ConfigDict(
-            {
-                'pin_memory': torch.cuda.is_available(),
-                'persistent_workers': False,
-                'collate_fn': dict(type='default_collate'),
-                **config[name],
-            }
-        )
+        config[name] = ConfigDict({**defaults, **config[name]})
         if config[name].persistent_workers and not config[name].get('num_workers', 0):
             raise ConfigError(
                 f'{name}: persistent_workers=True needs num_workers >= 1, got '

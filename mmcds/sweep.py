@@ -1,6 +1,7 @@
-"""Several trainings of one comparison: run what is missing, several at a time, and collect the accuracies."""
+"""Several trainings of one comparison: run what is missing, several at a time, and collect their metrics."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from mmcds.curves import read_scalars
 from mmcds.errors import ConfigError
@@ -52,9 +54,9 @@ class Run:
         ]
 
 
-def _train(run: Run) -> dict:
+def _train(run: Run, devices: SimpleQueue) -> dict:
     file = run.work_dir / RESULT
-    record = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
+    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
     if file.is_file():
         found = json.loads(file.read_text())
         before = {key: found[key] for key in record}
@@ -66,33 +68,54 @@ def _train(run: Run) -> dict:
         return found
     run.work_dir.mkdir(parents=True, exist_ok=True)
     log = run.work_dir / 'console.log'
-    with log.open('a') as stream:
-        code = subprocess.run(run.command(), stdout=stream, stderr=subprocess.STDOUT).returncode
+    device = devices.get()
+    environment = os.environ if device is None else {**os.environ, 'CUDA_VISIBLE_DEVICES': device}
+    try:
+        with log.open('a') as stream:
+            code = subprocess.run(
+                run.command(), stdout=stream, stderr=subprocess.STDOUT, env=dict(environment)
+            ).returncode
+    finally:
+        devices.put(device)
     if code:
         raise ConfigError(
             f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
             f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
         )
-    record['accuracy'] = read_scalars(run.work_dir)[1][-1]['accuracy/top1']
+    validations = read_scalars(run.work_dir)[1]
+    if not validations:
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
+            f'Train it longer; see {log}.'
+        )
+    record['metrics'] = {key: value for key, value in validations[-1].items() if '/' in key}
+    scores = [scalars['accuracy/top1'] for scalars in validations if 'accuracy/top1' in scalars]
+    if scores:
+        record.update(accuracy=scores[-1], best=max(scores))
     file.write_text(json.dumps(record, indent=2) + '\n')
     return record
 
 
-def execute(runs: Iterable[Run], jobs: int = 1) -> list[dict]:
-    """Train every run that has not ended yet.
+def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> list[dict]:
+    """Train every run that has not ended yet; if one fails, the others are trained all the same.
 
     Args:
         runs: What to train.
         jobs: How many at a time.
+        devices: GPUs to spread them over, as in ``CUDA_VISIBLE_DEVICES``; none leaves that to the trainings.
 
     Returns:
-        One record per run: its attributes and ``accuracy``, the top-1 accuracy after the last epoch in percent.
+        One record per run: its attributes, ``metrics``, what the last validation gave, and for a classifier
+        ``accuracy``, the top-1 accuracy in percent after the last epoch, and ``best``, the highest one.
 
     Raises:
         ConfigError: If a training fails, or if a folder holds another run.
     """
+    free: SimpleQueue = SimpleQueue()
+    for number in range(jobs):
+        free.put(devices[number % len(devices)] if devices else None)
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(_train, runs))
+        return list(pool.map(lambda run: _train(run, free), runs))
 
 
 def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:

@@ -46,6 +46,8 @@ class NetworkInfo:
         embeddings: Width D of what supervisions embed, by the name of the supervision and the tap. Filled for
             supervisions that name the others whose embeddings they read.
         teacher: The same facts of the teacher, or None.
+        backbone: The network itself, for methods that build more of its own blocks. It is to be looked at in
+            :meth:`mmcds.supervisions.Supervision.bind`, not to be kept.
     """
 
     name: str
@@ -54,6 +56,7 @@ class NetworkInfo:
     num_classes: int | None
     embeddings: dict[str, Mapping[Tap, int]] = field(default_factory=dict)
     teacher: NetworkInfo | None = None
+    backbone: nn.Module | None = field(default=None, repr=False, compare=False)
 
 
 def as_map(value: Tensor | Sequence, tap: Tap) -> Tensor:
@@ -118,7 +121,8 @@ class TappedBackbone:
         def listen(tap: str):
             def hook(module: nn.Module, args: tuple, output: Tensor | Sequence) -> None:
                 heard[tap] = as_map(output, tap)
-                versions[tap] = heard[tap]._version
+                if not torch.compiler.is_compiling():  # there, no tensor has versions; probe() has looked already
+                    versions[tap] = heard[tap]._version
 
             return hook
 
@@ -175,6 +179,7 @@ class TappedBackbone:
             num_classes=num_classes,
             taps={tap: measure(value) for tap, value in heard.items()},
             final=measure(as_map(final, 'last output')),
+            backbone=backbone,
         )
 
 

@@ -14,18 +14,6 @@ import replicas  # noqa: E402
 
 import mmcds  # noqa: E402, F401
 
-#: Start of a script that imports MMDetection's models where mmcv has no compiled operators, and needs none.
-STUB_OPERATORS = """
-import sys, types
-try:
-    import mmcv._ext
-except ImportError:
-    stub = types.ModuleType('mmcv._ext')
-    stub.__getattr__ = lambda name: None
-    sys.modules['mmcv._ext'] = stub
-"""
-
-
 #: Options that make the execution of a config short: no worker, few images to validate on, one checkpoint.
 ONE_STEP = [
     'train_dataloader.num_workers=0',

@@ -9,9 +9,39 @@ from conftest import ONE_STEP
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ('cds', 'plain')  # other folders are executed by the tests of their methods
+METHODS = ('cds', 'dhm', 'dks', 'dsn', 'plain')  # other folders are executed by the tests of their methods
 LEAVES = sorted(path.relative_to(ROOT) for method in METHODS for path in (ROOT / 'configs' / method).glob('*.py'))
 SMALL = [*ONE_STEP, 'train_dataloader.batch_size=2', 'train_dataloader.dataset.indices=4']
+RIVALS = ('dhm', 'dks', 'dsn')  # their heads are large: executed on networks of 4 channels
+#: Backbones of other families, executed at a size that costs nothing.
+TINY = {
+    'swin': (
+        'backbone=dict(arch=dict(_delete_=True, embed_dims=8, depths=[2, 2, 6, 2], num_heads=[1] * 4)), '
+        'head=dict(in_channels=64)'
+    ),
+    'convnext': (
+        'backbone=dict(arch=dict(_delete_=True, depths=[1] * 4, channels=[8, 16, 32, 64])), head=dict(in_channels=64)'
+    ),
+    'vit': (
+        'backbone=dict(arch=dict(_delete_=True, embed_dims=16, num_layers=12, num_heads=1, feedforward_channels=16)), '
+        'head=dict(in_channels=16)'
+    ),
+}
+
+
+def small(leaf, folder):
+    """The leaf itself, or one that inherits it and makes its network small."""
+    kind = leaf.name.split('-')[0]
+    model = TINY.get(kind)
+    if leaf.parts[1] in RIVALS:
+        width = 128 if 'resnet50' in leaf.name else 32
+        model = f'backbone=dict(base_channels=4, stem_channels=4), head=dict(in_channels={width})'
+    if model is None:
+        return ROOT / leaf
+    path = folder / leaf.name
+    schedule = "param_scheduler = [dict(type='ConstantLR', factor=1.0)]" if kind in TINY else ''
+    path.write_text(f"_base_ = '{ROOT / leaf}'\nmodel = dict({model})\n{schedule}\n")
+    return path
 
 
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
@@ -19,7 +49,7 @@ def test_config_trains_validates_saves_and_resumes(leaf, tool, tmp_path, data_ro
     def run(epochs, *arguments):
         return tool('train').main(
             [
-                str(ROOT / leaf),
+                str(small(leaf, tmp_path)),
                 '--work-dir',
                 str(tmp_path),
                 '--data-root',

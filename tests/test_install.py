@@ -129,7 +129,15 @@ def test_the_doctor_finds_this_installation_healthy(capsys):
     said = capsys.readouterr().out
     for word in ('torch', 'onedl-mmengine', 'mmcv operators', 'OpenCV', 'GPU', 'registries', 'configs'):
         assert word in said
-    assert said.strip().splitlines()[-1] == 'verdict: ready for pre-training'
+    assert said.strip().splitlines()[-1] == 'verdict: ready for pre-training and detection'
+
+
+def test_the_doctor_says_what_detection_lacks(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, 'import_problem', lambda name: 'ImportError: broken' if 'detection' in name else None)
+    assert doctor.main() == 0
+    assert capsys.readouterr().out.strip().endswith('ready for pre-training; not for detection: ImportError: broken')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert "MMDetection is not installed (pip install 'mmcds[det]')" in doctor.detection_problem()
 
 
 def test_the_doctor_names_a_missing_package(monkeypatch, capsys):

@@ -120,6 +120,22 @@ def test_distillation_config_trains_validates_saves_and_resumes(
         assert not any('teacher' in key for key in checkpoint['state_dict'])
 
 
+def test_the_profile_of_a_distillation_names_the_teacher_and_leaves_a_trace(tool, tmp_path, teacher_files):
+    config = ROOT / 'configs/distill/resnet18w8s_fashion.py'
+    teacher = teacher_files(Config.fromfile(config).model.teacher.config)
+    options = [
+        f'model.teacher.checkpoint={teacher}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+    ]
+    trace = tmp_path / 'trace.json'
+    table = tool('profile_step').main(
+        [str(config), '--steps=2', '--warmup=0', f'--trace={trace}', '--cfg-options', *options]
+    )
+    assert set(table['parts']) == set(tool('profile_step').PARTS)
+    assert '"traceEvents"' in trace.read_text()
+
+
 @pytest.mark.parametrize('leaf', [f'semi/{name}' for name in SEMI] + [f'distill/{name}' for name in DISTILL])
 def test_header_gives_the_command_that_runs_this_file(leaf):
     assert f'python tools/train.py configs/{leaf}' in (ROOT / 'configs' / leaf).read_text().split('"""')[1]

@@ -4,7 +4,6 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
@@ -12,7 +11,15 @@ from mmengine.runner import Runner
 
 import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
-from mmcds.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
+from mmcds.launch import (
+    add_common_arguments,
+    add_step_arguments,
+    check_data_root,
+    load_config,
+    merge_step_arguments,
+    run_tool,
+    set_loader_defaults,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -27,8 +34,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         help='go on from CHECKPOINT, or without a value from the latest one in the work dir',
     )
     parser.add_argument('--overwrite', action='store_true', help='start anew in a work dir that holds a run')
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-    parser.add_argument('--amp-dtype', choices=('bf16', 'fp16'), help='its type (default: bf16); implies --amp')
+    add_step_arguments(parser)
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size'
     )
@@ -47,15 +53,7 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.seed is not None:
         config.randomness = dict(config.get('randomness', {}), seed=args.seed)
-    if args.amp or args.amp_dtype:
-        if args.amp_dtype != 'fp16':
-            config.optim_wrapper.type = 'BF16OptimWrapper'
-        elif torch.cuda.is_available():
-            config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
-        else:
-            raise ConfigError(
-                '--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which needs none.'
-            )
+    merge_step_arguments(config, args)
     if args.auto_scale_lr:
         if not config.get('auto_scale_lr'):
             raise ConfigError(

@@ -1,6 +1,7 @@
 """Reproducible random streams, checks before the run, and what is left after it."""
 
 from mmcds.hooks.check import CheckCheckpointHook, CheckDataHook
+from mmcds.hooks.compile import CompileHook
 from mmcds.hooks.progress import ProgressBarHook
 from mmcds.hooks.report import RunReportHook
 from mmcds.hooks.seed import EpochSeedHook, seed_worker
@@ -10,6 +11,7 @@ from mmcds.hooks.views import ViewColorHook
 __all__ = [
     'CheckCheckpointHook',
     'CheckDataHook',
+    'CompileHook',
     'EpochSeedHook',
     'ProgressBarHook',
     'RunReportHook',

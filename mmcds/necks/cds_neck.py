@@ -36,6 +36,29 @@ class SepConv(nn.Sequential):
         super().__init__(*layers)
 
 
+def sepconv_trunk(
+    channels: int, stride: float, final_channels: int, final_stride: float, norm_cfg: dict
+) -> tuple[list[nn.Module], int]:
+    """One :class:`SepConv` for every halving that still separates a stage from the last one.
+
+    Args:
+        channels: C_s of the stage; every layer doubles it, the last one gives ``final_channels``.
+        stride: Image side over map side of the stage.
+        final_channels: Width of the last stage.
+        final_stride: Stride of the last stage.
+        norm_cfg: Normalisation of the layers.
+
+    Returns:
+        The layers, none if the stage is as small as the last one, and the width that leaves them.
+    """
+    layers: list[nn.Module] = []
+    for left in reversed(range(round(math.log2(max(final_stride / stride, 1))))):
+        wider = min(2 * channels, final_channels) if left else final_channels
+        layers.append(SepConv(channels, wider, norm_cfg))
+        channels = wider
+    return layers, channels
+
+
 @MODELS.register_module()
 class CDSNeck(BaseModule):
     """One projection head per tap; used in training only.
@@ -101,10 +124,7 @@ class CDSNeck(BaseModule):
         for tap, width, stride in zip(taps, in_channels, strides, strict=True):
             layers: list[nn.Module] = []
             if head != 'mlp':
-                for left in reversed(range(round(math.log2(max(final_stride / stride, 1))))):
-                    wider = min(2 * width, final_channels) if left else final_channels
-                    layers.append(SepConv(width, wider, norm_cfg))
-                    width = wider
+                layers, width = sepconv_trunk(width, stride, final_channels, final_stride, norm_cfg)
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
             if head != 'sepconv':
                 hidden = hidden_channels or final_channels

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 import mmcds.classifiers.cds as module
 from mmcds.classifiers import CDSClassifier
+from mmcds.classifiers.recompute import stages_of
 from mmcds.errors import ConfigError
 
 BACKBONE = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8, zero_init_residual=False)
@@ -231,6 +232,17 @@ def test_channels_last_changes_the_layout_and_not_the_result():
     assert_close(total(other.loss(images, labels)), total(model.loss(images, labels)), rtol=1e-4, atol=1e-4)
 
 
+def test_the_layout_does_not_change_which_weights_a_seed_gives():
+    models = []
+    for channels_last in (False, True):
+        torch.manual_seed(3)
+        models.append(with_cds(channels_last=channels_last))
+        models[-1].init_weights()
+    assert models[1].backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    for (name, first), second in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(first, second), name
+
+
 def test_trace_carries_what_the_pass_produced():
     model = with_cds()
     trace = model.trace(views(), samples(0, 1, 2, -1, indices=[7, 5, 3, 9]))
@@ -318,3 +330,25 @@ def test_rejects_a_missing_sample_index():
     model.supervisions['cds'].needs_sample_idx = True
     with pytest.raises(ConfigError, match="supervision 'cds' needs sample_idx, but the pipeline did not pack it"):
         model.loss(views(), samples(0, 1, 2, 3))
+
+
+def test_stages_run_again_in_the_backward_pass_change_no_loss_no_gradient_and_no_statistics():
+    models = [with_cds(), with_cds(recompute_stages=True)]
+    models[1].load_state_dict(models[0].state_dict())
+    images, labels, kept = views(), samples(0, 1, 1, 2), []
+    for model in models:
+        numbers: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, n=numbers: n.append(t.numel()) or t, lambda t: t):
+            loss = total(model.train().loss(images, labels))
+        loss.backward()
+        kept.append(sum(numbers))
+    for (name, first), second in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert_close(second.grad, first.grad, msg=name)
+    for (name, first), second in zip(models[0].named_buffers(), models[1].buffers(), strict=True):
+        assert torch.equal(first, second), name
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_a_backbone_without_stages_cannot_run_them_again():
+    with pytest.raises(ConfigError, match='recompute_stages=True, but ModuleList has no stage'):
+        stages_of(torch.nn.ModuleList([torch.nn.ReLU()]))

@@ -72,6 +72,67 @@ def test_fp16_scales_its_loss_and_needs_a_gpu(tool, tmp_path, monkeypatch):
     assert (wrapper.type, wrapper.dtype, wrapper.loss_scale) == ('AmpOptimWrapper', 'float16', 'dynamic')
 
 
+def first_losses(runner) -> list[float]:
+    return runner.message_hub.get_scalar('train/loss').data[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'tolerance'),
+    [
+        (['--no-fused'], 1e-5),
+        (['--memory-format', 'contiguous'], 1e-4),
+        (['--recompute'], 1e-5),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else '',
+)
+def test_an_option_of_the_step_changes_no_loss_beyond_rounding(tool, tmp_path, arguments, tolerance):
+    more = ['train_dataloader.dataset.indices=24', 'optim_wrapper.optimizer.lr=1e-3']
+    default, other = (train(tool, tmp_path / name, *given, more=more) for name, given in (('a', []), ('b', arguments)))
+    assert first_losses(other) == pytest.approx(first_losses(default), rel=tolerance)
+    fused = [runner.optim_wrapper.optimizer.defaults['fused'] for runner in (default, other)]
+    assert fused == [True, None if '--no-fused' in arguments else True]
+    layout = [runner.model.channels_last for runner in (default, other)]
+    assert layout == [True, 'contiguous' not in arguments]
+    assert other.model.recompute_stages is ('--recompute' in arguments)
+
+
+def test_compile_adds_its_hook_and_options_of_our_classifier_are_refused_for_others(tool):
+    from mmcds.launch import load_config, merge_step_arguments
+
+    args = tool('train').parse_args([CONFIG, '--compile'])
+    config = load_config(args)
+    merge_step_arguments(config, args)
+    assert config.custom_hooks[-1]['type'] == 'mmpretrain.CompileHook'
+    config.model.type = 'ImageClassifier'
+    for option in (['--recompute'], ['--memory-format', 'contiguous']):
+        args = tool('train').parse_args([CONFIG, *option])
+        with pytest.raises(ConfigError, match=f'{option[0]} is an option of CDSClassifier'):
+            merge_step_arguments(config, args)
+
+
+def test_the_profile_accounts_for_the_whole_step(tool, tmp_path):
+    table = tool('profile_step').main(
+        [
+            CONFIG,
+            '--steps',
+            '2',
+            '--warmup',
+            '1',
+            '--json',
+            str(tmp_path / 'p.json'),
+            *SMALL[:4],
+            'train_cfg.max_epochs=1',
+        ]
+    )
+    assert json.loads((tmp_path / 'p.json').read_text()) == table
+    assert {'data wait', 'backbone', 'heads', 'losses', 'backward', 'optimiser'} <= set(table['parts'])
+    assert 'teacher' not in table['parts']
+    assert sum(table['parts'].values()) == pytest.approx(table['seconds'], rel=0.5)
+    assert table['images'] == 8
+    with pytest.raises(ConfigError, match='--steps is 0'):
+        tool('profile_step').main([CONFIG, '--steps', '0'])
+
+
 def test_seed_decides_the_weights(tool, tmp_path):
     first, again, other = (
         train(tool, tmp_path / str(i), '--seed', seed).model.backbone.conv1.weight

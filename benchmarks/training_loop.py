@@ -1,0 +1,192 @@
+#!/usr/bin/env python
+"""Whole training loop on the embedded images: `tools/train.py` against a plain PyTorch loop, side by side in one run.
+
+    python benchmarks/training_loop.py            # about three minutes on two quiet cores
+
+Same images, network, heads, loss, batch and optimiser. The plain loop is written as the released scripts are: PIL
+images through torchvision transforms in a DataLoader, float32, contiguous layout, a SupCon loss with masks. Ours is
+configs/cds/resnet18w16_fashion.py as tools/train.py runs it, with its hooks and logs, without validation. Epochs of
+the two take turns; the first of each does not count.
+"""
+
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+import mmcds
+from mmcds.datasets import EmbeddedFashionMNIST
+from mmcds.launch import add_step_arguments, merge_step_arguments, set_loader_defaults
+
+RESULTS = Path(__file__).parent / 'results'
+CONFIG = Path(mmcds.__file__).parents[1] / 'configs' / 'cds' / 'resnet18w16_fashion.py'
+
+
+class Cutout:
+    """A black square around a random place."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Cut a square out of (3, H, W)."""
+        height, width = image.shape[1:]
+        mask = np.ones((height, width), np.float32)
+        y, x = np.random.randint(height), np.random.randint(width)
+        half = self.length // 2
+        mask[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0
+        return image * torch.from_numpy(mask)
+
+
+class TwoViews(Dataset):
+    """Two views of every image, through PIL, as in the released scripts."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        source = EmbeddedFashionMNIST(split='train')
+        found = [source.get_data_info(index) for index in range(len(source))]
+        self.images = [np.asarray(info['img']).squeeze() for info in found]
+        self.labels = [int(info['gt_label']) for info in found]
+        shape = [transforms.RandomCrop(28, padding=2), transforms.RandomHorizontalFlip()]
+        numbers = [transforms.ToTensor(), transforms.Normalize([mean / 255] * 3, [std / 255] * 3)]
+        jitter = transforms.RandomApply([transforms.ColorJitter(0.4, 0.4)], p=0.8)
+        self.views = transforms.Compose([*shape, *numbers]), transforms.Compose([*shape, jitter, *numbers, Cutout(8)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[list[torch.Tensor], int]:
+        image = Image.fromarray(self.images[index]).convert('RGB')
+        return [view(image) for view in self.views], self.labels[index]
+
+
+def masked_supcon(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """SupCon with the matrices of the published form."""
+    positive = torch.eq(labels[:, None], labels[None]).float()
+    scores = torch.div(rows @ rows.t(), 0.07)
+    scores = scores - scores.max(dim=1, keepdim=True).values.detach()
+    other = 1 - torch.eye(len(rows))
+    positive = positive * other
+    log_probability = scores - (scores.exp() * other).sum(1, keepdim=True).log()
+    return -((positive * log_probability).sum(1) / positive.sum(1)).mean()
+
+
+class PlainLoop:
+    """The loop of the released scripts."""
+
+    def __init__(self, config: Config, workers: int) -> None:
+        torch.manual_seed(0)
+        self.model = MODELS.build({**config.model, 'channels_last': False}).train()
+        self.model.init_weights()
+        preprocessor = config.data_preprocessor
+        self.loader = DataLoader(
+            TwoViews(preprocessor.mean[0], preprocessor.std[0]),
+            batch_size=config.train_dataloader.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+        )
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    def epoch(self) -> float:
+        """Seconds of one epoch."""
+        model, neck = self.model, self.model.supervisions['cds'].neck
+        begin = time.perf_counter()
+        for (first, second), labels in self.loader:
+            features = model.backbone(torch.cat([first, second]))
+            logits = model.head.fc(features[-1].mean((2, 3)))
+            loss = F.cross_entropy(logits[: len(labels)], labels)
+            for row in neck(features):
+                loss = loss + 0.1 * masked_supcon(row, labels.repeat(2))
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            loss.item()
+        return time.perf_counter() - begin
+
+
+class TakeTurns(Hook):
+    """Runs an epoch of the plain loop before each of ours and takes the time of both."""
+
+    def __init__(self, plain: PlainLoop) -> None:
+        self.plain = plain
+        self.times: list[tuple[float, float]] = []
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """The plain loop's turn."""
+        seconds = self.plain.epoch()
+        self.times.append((seconds, 0.0))
+        self.begin = time.perf_counter()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Ours has ended."""
+        self.times[-1] = (self.times[-1][0], time.perf_counter() - self.begin)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--epochs', type=int, default=5, help='of each loop, after one that does not count')
+    parser.add_argument('--workers', type=int, help='loading processes of both loops (default: what the config says)')
+    parser.add_argument('--threads', type=int, default=os.cpu_count())
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training_loop.json')
+    add_step_arguments(parser)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    config = Config.fromfile(CONFIG)
+    if args.workers is not None:
+        config.train_dataloader.num_workers = args.workers
+    workers = config.train_dataloader.num_workers
+    merge_step_arguments(config, args)
+    set_loader_defaults(config)
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    config.test_cfg = config.test_dataloader = config.test_evaluator = None
+    config.train_cfg.max_epochs = args.epochs + 1
+    config.default_hooks.checkpoint.update(interval=10**6, save_best=None, save_last=False)
+    config.log_level = 'WARNING'
+    with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
+        config.work_dir = folder
+        runner = Runner.from_cfg(config)
+        turns = TakeTurns(PlainLoop(config, workers))
+        runner.register_hook(turns, priority='VERY_LOW')
+        runner.train()
+        logging.shutdown()
+    images = len(runner.train_dataloader) * config.train_dataloader.batch_size
+    times = turns.times[1:]
+    ratio = median(plain / ours for plain, ours in times)
+    plain, ours = (median(values) for values in zip(*times, strict=True))
+    result = dict(
+        epochs=len(times),
+        workers=workers,
+        threads=args.threads,
+        machine=platform.machine(),
+        torch=torch.__version__,
+        plain_images_per_second=images / plain,
+        mmcds_images_per_second=images / ours,
+        ratio=ratio,
+    )
+    print(
+        f'plain loop {images / plain:8.1f} images/s\nmmcds      {images / ours:8.1f} images/s\nratio      {ratio:8.2f}'
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'training_loop.json').write_text(json.dumps(result, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

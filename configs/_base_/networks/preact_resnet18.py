@@ -1,0 +1,4 @@
+"""Pre-activation ResNet-18 with the ImageNet stem."""
+
+_base_ = './preact_resnet50.py'
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))

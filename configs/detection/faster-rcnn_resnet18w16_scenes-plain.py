@@ -1,0 +1,12 @@
+"""Faster R-CNN, a small ResNet-18, Fashion-Scenes, backbone pre-trained with cross-entropy alone.
+
+Not from the paper: its Table 4 in minutes on one core. All starts and seeds: python tools/scenes_transfer.py.
+First the scenes: python tools/make_fashion_scenes.py
+Then the backbone: python tools/train.py configs/plain/resnet18w16_fashion.py
+Another backbone file: MMCDS_BACKBONE=FILE, or --cfg-options model.backbone.init_cfg.checkpoint=FILE.
+Command: python tools/train.py configs/detection/faster-rcnn_resnet18w16_scenes-plain.py
+"""
+
+_base_ = '../_base_/detection/faster-rcnn_resnet18w16_scenes.py'
+checkpoint = '{{$MMCDS_BACKBONE:work_dirs/plain/resnet18w16_fashion/backbone_epoch_15.pth}}'
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))

@@ -1,0 +1,14 @@
+"""DKS, a small ResNet-18 on the embedded Fashion-MNIST images.
+
+Branches on two stages; all classifiers teach each other, in both directions.
+Not from the paper: the twin of configs/plain/resnet18w16_fashion.py, minutes on two cores.
+Command: python tools/train.py configs/dks/resnet18w16_fashion.py
+"""
+
+# Often changed: train_cfg.max_epochs (with param_scheduler.1.end); train_dataloader.batch_size;
+#   model.supervisions.dks.loss_weight, direction and trunk.
+_base_ = [
+    '../_base_/networks/resnet18w16_cifar.py', '../_base_/datasets/fashion.py',
+    '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
+model = dict(
+    supervisions=dict(dks=dict(type='DKSSupervision', taps=(1, 2), loss_weight=1.0, direction='dense', trunk='branch')))

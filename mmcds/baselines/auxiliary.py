@@ -1,0 +1,221 @@
+"""Auxiliary classifiers on intermediate stages: what DSN, DKS and DHM have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcds.errors import ConfigError
+from mmcds.necks import sepconv_trunk
+from mmcds.supervisions import Supervision
+from mmcds.taps import NetworkInfo, Tap, tap_name
+from mmcds.trace import Trace
+
+TRUNKS = ('sepconv', 'branch', 'pool')
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, averaged over the labelled rows; 0 with zero gradient if there are none.
+
+    Args:
+        logits: Class scores (N, K).
+        labels: Class of every row, -1 where it is unlabelled. (N,).
+        label_smoothing: Share of the target that is spread over all classes.
+
+    Returns:
+        Scalar, at least float32.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum', label_smoothing=label_smoothing)
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+class AuxiliaryClassifiers(BaseModule):
+    """A trunk, global average pooling and a linear classifier on every tap.
+
+    ``'sepconv'``: the trunk of :class:`mmcds.necks.CDSNeck`, so that the loss is all that differs from CDS.
+    ``'branch'``: groups of the backbone's own blocks that repeat its later stages, each with stride 2, as in the
+    released code of DKS and DHM. ``'pool'``: none, the classifier sits on the pooled feature itself.
+
+    A branch from stage s has one group for every later stage, of that stage's width. Unless ``blocks`` says
+    otherwise the group of the last stage has ``max(2, ceil(n / 2))`` blocks and the others ``ceil(n / 2)``, n
+    being the stage's own number. The branch of the stage before the last has all n, and ``widen`` times the
+    width. With ``widen=2`` and taps (1, 2) these are DHM's branches of ResNet-18, 34, 50, 101 and 152.
+
+    Args:
+        network: What the classifier measured.
+        taps: Where the classifiers sit.
+        owner: Who asks, for messages.
+        trunk: One of the three.
+        blocks: Blocks of every group by tap; a tap that is not named follows the rule.
+        widen: Width of the branch of the stage before the last, in widths of the last stage.
+        norm_cfg: Normalisation of the separable convolutions.
+
+    Raises:
+        ConfigError: If the trunk is unknown or cannot be built for this network.
+    """
+
+    def __init__(
+        self,
+        network: NetworkInfo,
+        taps: Sequence[Tap],
+        owner: str,
+        trunk: str = 'sepconv',
+        blocks: Mapping[Tap, Sequence[int]] | None = None,
+        widen: int = 1,
+        norm_cfg: dict = dict(type='BN'),
+    ) -> None:
+        super().__init__(
+            init_cfg=[
+                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
+                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
+                dict(type='Normal', layer='Linear', std=0.01),  # as the host's own classifier
+            ]
+        )
+        if network.num_classes is None:
+            raise ConfigError(
+                f'{owner}: the head does not say num_classes, which the auxiliary classifiers need. Use a head '
+                'with num_classes, such as LinearClsHead.'
+            )
+        self.heads = nn.ModuleDict()
+        for tap in taps:
+            layers: list[nn.Module] = []
+            width = network.taps[tap].channels
+            if trunk == 'sepconv':
+                layers, width = sepconv_trunk(
+                    width, network.taps[tap].stride, network.final.channels, network.final.stride, norm_cfg
+                )
+            elif trunk == 'branch':
+                layers, width = branch(network, tap, owner, (blocks or {}).get(tap), widen)
+            self.heads[tap_name(tap)] = nn.Sequential(
+                *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, network.num_classes)
+            )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Classify every tap's map (M, C_s, H_s, W_s); each gives logits (M, K)."""
+        return [head(feature) for head, feature in zip(self.heads.values(), features, strict=True)]
+
+
+def branch(
+    network: NetworkInfo, tap: Tap, owner: str, blocks: Sequence[int] | None, widen: int
+) -> tuple[list[nn.Module], int]:
+    """Repeat the stages after ``tap`` with the backbone's own blocks; see :class:`AuxiliaryClassifiers`.
+
+    Returns:
+        The groups, and the width that leaves them.
+
+    Raises:
+        ConfigError: If the backbone has no stages of residual blocks, or ``tap`` is none before its last.
+    """
+    backbone: Any = network.backbone
+    counts = getattr(backbone, 'stage_blocks', None)
+    if counts is None or not hasattr(backbone, 'make_res_layer'):
+        raise ConfigError(
+            f"{owner}: trunk='branch' repeats the residual stages of a ResNet, and {network.name} has none. Use "
+            "trunk='sepconv'."
+        )
+    last = len(counts) - 1
+    if not isinstance(tap, int) or not tap < last:
+        raise ConfigError(
+            f'{owner}: a branch leaves {network.name} after a stage before its last one, 0 to {last - 1}, but taps '
+            f"names {tap!r}. Change taps, or use trunk='sepconv'."
+        )
+    deepest = tap == last - 1
+    if blocks is None:
+        blocks = [-(-count // 2) for count in counts[tap + 1 :]]
+        blocks[-1] = counts[-1] if deepest else max(2, blocks[-1])
+    if len(blocks) != last - tap:
+        raise ConfigError(
+            f'{owner}: blocks[{tap}] is {tuple(blocks)}, but {last - tap} stage(s) of {network.name} follow stage '
+            f'{tap}. Give one number for each.'
+        )
+    layers: list[nn.Module] = []
+    width = network.taps[tap].channels
+    for stage, number in enumerate(blocks, tap + 1):
+        wider = (network.final.channels >> (last - stage)) * (widen if deepest else 1)
+        layers.append(
+            backbone.make_res_layer(
+                block=backbone.block,
+                num_blocks=number,
+                in_channels=width,
+                out_channels=wider,
+                expansion=backbone.expansion,
+                stride=2,
+                dilation=1,
+                style=backbone.style,
+                avg_down=backbone.avg_down,
+                with_cp=backbone.with_cp,
+                conv_cfg=backbone.conv_cfg,
+                norm_cfg=backbone.norm_cfg,
+                drop_path_rate=0.0,
+            )
+        )
+        width = wider
+    if getattr(backbone, 'preactivation', False):
+        layers += [build_norm_layer(backbone.norm_cfg, width)[1], nn.ReLU(inplace=True)]
+    return layers, width
+
+
+class AuxiliarySupervision(Supervision):
+    """Base class of the three: builds the classifiers, runs them, and adds their cross-entropy.
+
+    Args:
+        taps: Where the classifiers sit.
+        trunk: See :class:`AuxiliaryClassifiers`.
+        blocks: See there.
+        widen: See there.
+        views: Views that the classifiers see.
+        label_smoothing: Of their cross-entropy; set it to that of the head.
+
+    Raises:
+        ConfigError: If there are no taps or no views, or if the trunk is unknown.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        trunk: str,
+        blocks: Mapping[Tap, Sequence[int]] | None = None,
+        widen: int = 1,
+        views: Sequence[int] = (0,),
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if not taps:
+            raise ConfigError(f'{owner}: taps is empty, so nothing is supervised. Name at least one stage.')
+        if trunk not in TRUNKS:
+            raise ConfigError(f'{owner}: trunk is {trunk!r}; choose one of {", ".join(TRUNKS)}.')
+        if not views or min(views) < 0:
+            raise ConfigError(f'{owner}: views is {tuple(views)}; name at least one view, counted from 0.')
+        self.taps, self.views, self.label_smoothing = tuple(taps), tuple(views), label_smoothing
+        self.min_views = max(views) + 1
+        self._form: dict[str, Any] = dict(trunk=trunk, blocks=blocks, widen=widen)
+
+    def bind(self, network: NetworkInfo) -> None:
+        """Build the classifiers."""
+        self.classifiers = AuxiliaryClassifiers(network, self.taps, type(self).__name__, **self._form)
+
+    def select(self, rows: Tensor, trace: Trace) -> Tensor:
+        """Rows (M, ...) of the chosen views: (len(views) * N, ...)."""
+        return rows if trace.num_views == 1 else trace.per_view(rows)[list(self.views)].flatten(0, 1)
+
+    def classify(self, trace: Trace) -> tuple[list[Tensor], Tensor]:
+        """Logits of every tap on the chosen views, each (len(views) * N, K), and the labels of these rows."""
+        logits = self.classifiers([self.select(trace.features[tap], trace) for tap in self.taps])
+        return logits, trace.labels.repeat(len(self.views))
+
+    def accuracies(self, logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """``<tap>.accuracy`` of every tap on the labelled rows, in percent."""
+        labelled = labels >= 0
+        hits = {
+            tap: (scores.detach().argmax(1) == labels) & labelled
+            for tap, scores in zip(self.taps, logits, strict=True)
+        }
+        return {
+            f'{tap_name(tap)}.accuracy': 100 * hit.sum() / labelled.sum().clamp(min=1) for tap, hit in hits.items()
+        }

@@ -1,0 +1,25 @@
+"""Detection transfer: mmcv's operators without a compiler, and what a detector's run is checked for.
+
+Importing this package is all that a config of MMDetection needs: ``custom_imports=dict(imports=['mmcds.detection'])``.
+"""
+
+from importlib.util import find_spec
+
+from mmcds.detection.operators import install_operators
+from mmcds.errors import ConfigError
+from mmcds.host import without_noise
+
+if find_spec('mmdet') is None:
+    raise ConfigError(
+        'detection needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or the '
+        "extra: pip install 'mmcds[det]'."
+    )
+install_operators()
+with without_noise():
+    import mmdet.evaluation
+    import mmdet.models  # noqa: F401
+
+    from mmcds.detection.check import CheckBackboneHook, CheckDetectionDataHook
+    from mmcds.detection.dataset import CheckedCocoDataset
+
+__all__ = ['CheckBackboneHook', 'CheckDetectionDataHook', 'CheckedCocoDataset', 'install_operators']

@@ -1,0 +1,81 @@
+"""What a cell of a table is, and what it names: network, data set and method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the paper.
+
+    Attributes:
+        title: As written in a table.
+        fragment: Name under ``configs/_base_/networks``; the form for CIFAR ends with ``_cifar``.
+        stages: Numbers of the stages that stand for the four of a ResNet, the last one last; fewer if the network
+            has fewer. Taps of a method count from the end.
+        residual: Whether its stages can be repeated by ``trunk='branch'``.
+    """
+
+    title: str
+    fragment: str
+    stages: tuple[int, ...] = (0, 1, 2, 3)
+    residual: bool = True
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, as the config of one network and data set that its folder has anyway.
+
+    Attributes:
+        title: As written in a table.
+        leaf: Path under ``configs`` without ``.py``, with ``{base}`` for the network and data set.
+        fashion: The same for the embedded images, if it is not ``leaf`` with ``resnet18w16_fashion``.
+        options: Settings changed beyond the leaf.
+        seed_options: Settings that get the seed of the run, beside the run itself.
+        missing: Why this build does not run it; empty if it does.
+    """
+
+    title: str
+    leaf: str
+    fashion: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed_options: tuple[str, ...] = ()
+    missing: str = ''
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the paper, and how to get our own.
+
+    Attributes:
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
+        network: Key of the networks.
+        dataset: ``cifar10``, ``cifar100``, ``in1k``, ...
+        method: Key of the methods.
+        setting: What else tells it from the other cells of the table, for people.
+        options: Settings of the config that make it so.
+        paper: The paper's number in percent, or None if our documents do not hold it.
+        paper_top5: Its top-5 accuracy, likewise.
+        source: Where the paper's number comes from, as far as known, or that we do not have it.
+        teacher: Cell to be trained first, whose checkpoint is this one's teacher.
+        missing: Why this build does not run it; empty if it does.
+    """
+
+    table: str
+    network: str
+    dataset: str
+    method: str
+    setting: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+    paper_top5: float | None = None
+    source: str = ''
+    teacher: str = ''
+    missing: str = ''
+
+    @property
+    def name(self) -> str:
+        """``table1/resnet18_cifar100/cds``; a setting is added to the method."""
+        setting = f'-{self.setting.replace(" ", "_").replace("%", "").strip("_")}' if self.setting else ''
+        return f'{self.table}/{self.network}_{self.dataset}/{self.method}{setting}'

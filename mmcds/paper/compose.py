@@ -1,0 +1,119 @@
+"""From a cell to its config: the method's own leaf, the network's fragment, and what the cell changes."""
+
+import copy
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcds.errors import ConfigError
+from mmcds.host import resources
+from mmcds.paper.cells import Cell, Method, Network
+from mmcds.paper.tables import METHODS, NETWORKS
+
+#: Network and data set of the leaf that every method has for a data set.
+BASES = dict(
+    cifar10='resnet18_cifar10', cifar100='resnet18_cifar100', in1k='resnet50_in1k', fashion='resnet18w16_fashion'
+)
+#: What the method's leaf adds to the model of a network.
+METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views')
+#: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
+MINI_IMAGES, MINI_EPOCHS = 1000, 100
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, data_root: str | None) -> Config:
+    return Config.fromfile(path)
+
+
+def read(path: Path) -> Config:
+    """Read a config file; the host needs a fifth of a second for it, so a table reads each file once.
+
+    ``MMCDS_DATA_ROOT`` is written into a config when it is read, so it is part of the key.
+    """
+    return copy.deepcopy(_read(path, os.environ.get('MMCDS_DATA_ROOT')))
+
+
+def why_not(cell: Cell) -> str:
+    """Why this build does not run a cell; empty if it does."""
+    return cell.missing or METHODS[cell.method].missing
+
+
+def leaf(cell: Cell) -> Path:
+    """The method's config for the cell's data set.
+
+    Raises:
+        ConfigError: If the method has none.
+    """
+    method = METHODS[cell.method]
+    base = BASES.get(cell.dataset, cell.dataset)
+    name = method.fashion if cell.dataset == 'fashion' and method.fashion else method.leaf.format(base=base)
+    path = resources() / 'configs' / f'{name}.py'
+    if not path.is_file():
+        raise ConfigError(f'{cell.name}: {method.title} has no config {path}. Add that file, or choose another cell.')
+    return path
+
+
+def compose(cell: Cell) -> Config:
+    """Compose the config of a cell in memory.
+
+    Args:
+        cell: A cell that this build runs.
+
+    Returns:
+        A whole config, as ``tools/train.py`` takes it once it is in a file.
+
+    Raises:
+        ConfigError: If this build does not run the cell; the message is the cell's own reason.
+    """
+    if why_not(cell):
+        raise ConfigError(f'{cell.name} is not run by this build: {why_not(cell)}.')
+    method, network = METHODS[cell.method], NETWORKS[cell.network]
+    config = read(leaf(cell))
+    own = config.model
+    stem = '' if cell.dataset == 'in1k' else '_cifar'
+    config.model = read(resources() / f'configs/_base_/networks/{network.fragment}{stem}.py').model
+    config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
+    config.model.head.num_classes = own.head.num_classes
+    for supervision in (config.model.get('supervisions') or {}).values():
+        adapt(supervision, network)
+    config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
+    return config
+
+
+def adapt(supervision: dict[str, Any], network: Network) -> None:
+    """Point the numbered taps of a supervision at the stages of a network, counted from the last one."""
+    for holder in (supervision, supervision.get('neck') or {}):
+        if holder.get('taps'):
+            holder['taps'] = tuple(
+                network.stages[tap - 4] if isinstance(tap, int) else tap
+                for tap in holder['taps']
+                if not isinstance(tap, int) or tap >= 4 - len(network.stages)
+            )
+    if supervision.get('trunk') == 'branch' and not network.residual:
+        supervision['trunk'] = 'sepconv'  # no layout exists; the like-for-like form
+
+
+def scale_options(cell: Cell) -> dict[str, Any]:
+    """What the mini scale changes in the leaf of the embedded images; nothing at the paper's scale."""
+    if cell.network != 'mini':
+        return {}
+    options: dict[str, Any] = {
+        'train_cfg.max_epochs': MINI_EPOCHS,
+        'train_cfg.val_interval': 5,
+        'param_scheduler.1.end': MINI_EPOCHS,
+        'default_hooks.checkpoint.interval': 25,
+        'train_dataloader.num_workers': 0,
+        'val_dataloader.num_workers': 0,
+    }
+    images = (
+        'train_dataloader.dataset.dataset.indices' if cell.table == 'figure2' else 'train_dataloader.dataset.indices'
+    )
+    return {**options, images: MINI_IMAGES}
+
+
+def seed_options(method: Method, seed: int) -> tuple[str, ...]:
+    """``KEY=VALUE`` settings that follow the seed of a run."""
+    return tuple(f'{key}={seed}' for key in method.seed_options)

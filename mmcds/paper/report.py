@@ -1,0 +1,164 @@
+"""What our runs of a table gave, beside the paper: console, Markdown, CSV and a plot."""
+
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcds.paper.cells import Cell
+from mmcds.paper.compose import why_not
+from mmcds.paper.tables import METHODS, NETWORKS
+from mmcds.sweep import RESULT
+
+HEADER = ('network', 'data', 'method', 'setting', 'paper', 'last', 'best', 'runs', 'difference', 'note')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and our results of it.
+
+    Attributes:
+        cell: The cell.
+        last: Top-1 accuracy after the last epoch of every run, in percent.
+        best: Highest top-1 accuracy of every run, as the released code reports it, in percent.
+    """
+
+    cell: Cell
+    last: tuple[float, ...] = ()
+    best: tuple[float, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Mean after the last epoch minus the paper's number."""
+        return statistics.mean(self.last) - self.cell.paper if self.last and self.cell.paper is not None else None
+
+    def texts(self) -> tuple[str, ...]:
+        """The row in the order of :data:`HEADER`."""
+        cell = self.cell
+        return (
+            NETWORKS[cell.network].title,
+            cell.dataset,
+            METHODS[cell.method].title,
+            cell.setting,
+            '' if cell.paper is None else f'{cell.paper:.2f}',
+            spread(self.last),
+            spread(self.best),
+            str(len(self.last) or ''),
+            '' if self.difference is None else f'{self.difference:+.2f}',
+            '; '.join(filter(None, (cell.source, why_not(cell) and f'not run by this build: {why_not(cell)}'))),
+        )
+
+
+def spread(values: Sequence[float]) -> str:
+    """``mean ± sample standard deviation``, the mean alone of a single value, nothing of none."""
+    if not values:
+        return ''
+    mean = f'{statistics.mean(values):.2f}'
+    return f'{mean} ± {statistics.stdev(values):.2f}' if len(values) > 1 else mean
+
+
+def run_folder(out: str | Path, cell: Cell, seed: int) -> Path:
+    """Work dir of one run of a cell."""
+    return Path(out) / cell.name / f'seed_{seed}'
+
+
+def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
+    """Read the results of every run that has ended.
+
+    Args:
+        cells: Cells of a table.
+        out: Folder that the runs were given.
+
+    Returns:
+        One row per cell, in the same order; without runs where there are none.
+    """
+    rows = []
+    for cell in cells:
+        found = [json.loads(path.read_text()) for path in sorted((Path(out) / cell.name).glob(f'seed_*/{RESULT}'))]
+        rows.append(
+            Row(cell, tuple(record['accuracy'] for record in found), tuple(record['best'] for record in found))
+        )
+    return rows
+
+
+def to_markdown(title: str, rows: Sequence[Row]) -> str:
+    """A table with the columns of :data:`HEADER`; accuracies in percent."""
+    lines = [f'### {title}', '', '| ' + ' | '.join(HEADER) + ' |', '|' + ' --- |' * len(HEADER)]
+    lines += ['| ' + ' | '.join(row.texts()) + ' |' for row in rows]
+    lines += [
+        '',
+        'Top-1 accuracy in percent, mean ± sample standard deviation over runs; the difference is last - paper.',
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str) -> list[Path]:
+    """Write ``stem.md``, ``stem.csv`` and, if there is anything to draw, ``stem.png``.
+
+    Returns:
+        The files written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, table = folder / f'{stem}.md', folder / f'{stem}.csv'
+    markdown.write_text(to_markdown(title, rows))
+    with table.open('w', newline='') as stream:
+        writer = csv.writer(stream)
+        writer.writerow(('cell', 'paper', 'paper_top5', 'last', 'best', 'difference', 'source', 'missing'))
+        for row in rows:
+            writer.writerow(
+                (
+                    row.cell.name,
+                    row.cell.paper,
+                    row.cell.paper_top5,
+                    ' '.join(f'{value:.2f}' for value in row.last),
+                    ' '.join(f'{value:.2f}' for value in row.best),
+                    None if row.difference is None else f'{row.difference:.2f}',
+                    row.cell.source,
+                    why_not(row.cell),
+                )
+            )
+    drawn = [row for row in rows if row.last or row.cell.paper is not None]
+    if not drawn:
+        return [markdown, table]
+    draw(title, drawn, folder / f'{stem}.png')
+    return [markdown, table, folder / f'{stem}.png']
+
+
+def draw(title: str, rows: Sequence[Row], out: Path) -> None:
+    """One line per cell: the paper as a cross, every run of ours as a dot, their mean and spread as a bar."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1.2 + 0.28 * len(rows)), layout='constrained')
+    axes = figure.subplots()
+    labels = []
+    for place, row in enumerate(rows):
+        cell = row.cell
+        labels.append(f'{NETWORKS[cell.network].title}, {METHODS[cell.method].title} {cell.setting}'.strip())
+        if cell.paper is not None:
+            axes.plot(cell.paper, place, 'x', color='black', label='paper')
+        for values, colour, offset, name in (
+            (row.last, 'tab:blue', -0.12, 'ours, last epoch'),
+            (row.best, 'tab:orange', 0.12, 'ours, best epoch'),
+        ):
+            if values:
+                axes.plot(values, [place + offset] * len(values), '.', color=colour, alpha=0.4)
+                axes.errorbar(
+                    statistics.mean(values),
+                    place + offset,
+                    xerr=statistics.stdev(values) if len(values) > 1 else 0,
+                    fmt='o',
+                    markersize=4,
+                    capsize=3,
+                    color=colour,
+                    label=name,
+                )
+    axes.set_yticks(range(len(rows)), labels, fontsize='small')
+    axes.invert_yaxis()
+    axes.set(xlabel='top-1 accuracy (%); bars are one standard deviation', title=title)
+    axes.grid(alpha=0.3)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, fontsize='small')
+    figure.savefig(out, dpi=150)

@@ -1,0 +1,328 @@
+"""Tables 1 to 9 and Figures 2 to 5 of the paper: every cell, the paper's number, and where that comes from.
+
+A number stands here only if our documents hold it; every other cell says that they do not. Which networks have a row
+in Tables 1, 2 and 8 is inferred: the sixteen that the paper trains on CIFAR.
+"""
+
+from collections.abc import Mapping
+
+from mmcds.errors import ConfigError
+from mmcds.paper.cells import Cell, Method, Network
+
+NETWORKS = {
+    'resnet18': Network('ResNet-18', 'resnet18'),
+    'resnet34': Network('ResNet-34', 'resnet34'),
+    'resnet50': Network('ResNet-50', 'resnet50'),
+    'resnet101': Network('ResNet-101', 'resnet101'),
+    'resnext50': Network('ResNeXt-50 (32x4d)', 'resnext50_32x4d'),
+    'resnext101': Network('ResNeXt-101 (32x8d)', 'resnext101_32x8d'),
+    'wide_resnet50': Network('Wide ResNet-50-2', 'wide_resnet50_2'),
+    'wide_resnet101': Network('Wide ResNet-101-2', 'wide_resnet101_2'),
+    'seresnet18': Network('SE-ResNet-18', 'seresnet18'),
+    'seresnet50': Network('SE-ResNet-50', 'seresnet50'),
+    'seresnet101': Network('SE-ResNet-101', 'seresnet101'),
+    'preact_resnet18': Network('PreAct ResNet-18', 'preact_resnet18'),
+    'preact_resnet50': Network('PreAct ResNet-50', 'preact_resnet50'),
+    'mobilenet_v1': Network('MobileNetV1', 'mobilenet_v1', (1, 2, 3, 4), residual=False),
+    'mobilenet_v2': Network('MobileNetV2', 'mobilenet_v2', (1, 2, 4, 7), residual=False),
+    'shufflenet_v1': Network('ShuffleNetV1', 'shufflenet_v1', (0, 1, 2), residual=False),
+    'shufflenet_v2': Network('ShuffleNetV2', 'shufflenet_v2', (0, 1, 3), residual=False),
+    # the network of --scale mini, whatever the cell's own
+    'mini': Network('ResNet-10, 16 to 128 channels', 'resnet10w16'),
+}
+CIFAR_NETWORKS = tuple(name for name in NETWORKS if name not in ('resnet34', 'mini'))
+
+BOTH = {'model.ce_views': (0, 1)}
+LATER = 'this build has no such method yet'
+METHODS = {
+    'plain': Method('plain', 'plain/{base}'),
+    'dsn': Method('DSN', 'dsn/{base}'),
+    'dks': Method('DKS', 'dks/{base}'),
+    'dhm': Method('DHM', 'dhm/{base}'),
+    'cds': Method('CDS', 'cds/{base}'),
+    # what the second view alone gives; not in the paper
+    'plain_both': Method(
+        'plain, both views', 'cds/{base}', options={'model.supervisions': None, 'model.ce_views': (0, 1)}
+    ),
+    'cds_both': Method('CDS, cross-entropy on both views', 'cds/{base}', options=BOTH),
+    'semi_plain': Method(
+        'supervised',
+        'semi/{base}-plain',
+        'semi/resnet18w16s_fashion-plain',
+        seed_options=('train_dataloader.dataset.seed',),
+    ),
+    'semi_cds': Method(
+        'CDS, semi-supervised',
+        'semi/{base}',
+        'semi/resnet18w16s_fashion',
+        seed_options=('train_dataloader.dataset.seed',),
+    ),
+    'cds_distill': Method('CDS, distilled', 'distill/{base}'),
+    'cds_feature': Method('CDS and naive feature distillation', 'distill/{base}-feature'),
+    **{
+        name: Method(title, '', missing=LATER)
+        for name, title in dict(
+            kd='KD',
+            fitnet='FitNet',
+            at='AT',
+            rkd='RKD',
+            sp='SP',
+            crd='CRD',
+            cc='CC',
+            okd='OKD (ONE)',
+            sskd='SSKD',
+            supcon='SupCon',
+            byol='BYOL',
+            byol_dsn='BYOL + DSN',
+        ).items()
+    },
+}
+DEEP = ('plain', 'dsn', 'dks', 'dhm', 'cds')
+#: Rows of every table at mini scale beside the paper's own.
+MINI_EXTRA = ('plain_both', 'cds_both')
+#: Tables that have a mini scale.
+MINI = ('table1', 'table2', 'table3', 'figure2')
+MINI_SOURCE = 'not in the paper: small network, embedded images'
+UNKNOWN = 'not in our documents'
+
+#: What our documents say of Tables 1, 3, 7 and 8: (table, network, method) to (top-1, top-5, where it comes from).
+NUMBERS: Mapping[tuple[str, str, str], tuple[float, float | None, str]] = {
+    ('table1', 'resnet50', 'plain'): (77.81, None, 'paper'),
+    ('table1', 'resnet50', 'dks'): (80.95, None, 'paper; Self-KD-Lib reports 80.75 for DKS, and 77.79 for plain'),
+    ('table1', 'resnet18', 'cds'): (80.84, None, 'paper'),
+    ('table1', 'resnet50', 'cds'): (81.31, None, 'paper'),
+    ('table3', 'resnet18', 'plain'): (69.21, None, 'paper'),
+    ('table3', 'resnet50', 'plain'): (75.30, None, 'paper'),
+    ('table3', 'resnet18', 'dsn'): (69.54, None, 'quoted, it seems: equals plain deep supervision in the DKS paper'),
+    ('table3', 'resnet18', 'dks'): (71.32, 89.20, 'quoted, it seems: top-1 equals DKS README; its top-5 is 90.45'),
+    ('table3', 'resnet50', 'dks'): (76.47, 93.60, 'quoted, it seems: equals DKS README, whose baseline is 74.53'),
+    ('table3', 'resnet18', 'dhm'): (71.29, 90.06, 'quoted, it seems: equals DHM README'),
+    ('table3', 'resnet50', 'dhm'): (76.57, 93.24, 'quoted, it seems: equals DHM README'),
+    ('table7', 'resnet18', 'crd'): (71.07, None, 'paper'),
+    ('table7', 'resnet18', 'cc'): (69.96, None, 'quoted from SSKD (teacher ResNet-34)'),
+    ('table7', 'resnet18', 'okd'): (70.55, None, 'quoted from SSKD (teacher ResNet-34)'),
+    ('table7', 'resnet18', 'sskd'): (71.62, None, 'quoted from SSKD (teacher ResNet-34)'),
+    ('table7', 'resnet18', 'cds_distill'): (73.23, None, "derived: the paper says 2.16 above CRD's 71.07"),
+    ('table8', 'resnet18', 'cds_distill'): (83.31, None, 'paper'),
+    ('table8', 'resnet50', 'cds_distill'): (83.53, None, 'paper'),
+}
+
+
+def _cell(table: str, network: str, dataset: str, method: str, **other) -> Cell:
+    known = NUMBERS.get((table, network, method)) if dataset != 'cifar10' else None
+    paper, top5, source = known or (None, None, UNKNOWN)
+    return Cell(
+        **{
+            **dict(table=table, network=network, dataset=dataset, method=method),
+            **dict(paper=paper, paper_top5=top5, source=source, missing=METHODS[method].missing),
+            **other,
+        }
+    )
+
+
+def _deep(table: str, networks: tuple[str, ...], dataset: str) -> list[Cell]:
+    return [_cell(table, network, dataset, method) for network in networks for method in DEEP]
+
+
+def _distill(table: str, networks: tuple[str, ...], dataset: str, rivals: tuple[str, ...], teacher: str) -> list[Cell]:
+    found = []
+    for network in networks:
+        found += [_cell(table, network, dataset, method) for method in ('plain', *rivals)]
+        shape = NETWORKS[network]
+        other = not shape.residual
+        found.append(
+            _cell(
+                table,
+                network,
+                dataset,
+                'cds_distill',
+                teacher=teacher,
+                missing=f'the heads of {shape.title} and of the teacher sit at other strides, so Eq. 8 has no pairs'
+                if other
+                else '',
+            )
+        )
+    return found
+
+
+def _fine(table: str, start: str) -> list[Cell]:
+    why = 'this build has no fine-grained data sets yet'
+    sets = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
+    return [
+        _cell(table, 'resnet50', dataset, method, setting=start, missing=why) for dataset in sets for method in DEEP
+    ]
+
+
+def _table9() -> list[Cell]:
+    auto = 'AutoAugment is not composed yet'
+    quoted = 'quoted, it seems'
+    return [
+        _cell('table9', 'resnet50', 'in1k', 'plain', setting='90 epochs'),
+        _cell(
+            'table9',
+            'resnet50',
+            'in1k',
+            'plain',
+            setting='270 epochs AutoAugment',
+            missing=auto,
+            paper=77.6,
+            source=f'{quoted}; Baseline2',
+        ),
+        _cell('table9', 'resnet50', 'in1k', 'supcon', setting='batch 6144 350 epochs', paper=78.7, source=quoted),
+        _cell('table9', 'resnet50', 'in1k', 'supcon', setting='batch 512 350 epochs', paper=74.5, source='paper'),
+        _cell('table9', 'resnet50', 'in1k', 'supcon', setting='batch 6144 100 epochs', paper=77.0, source='paper'),
+        _cell('table9', 'resnet50', 'in1k', 'byol', setting='1000 and 80 epochs', paper=77.7, source=quoted),
+        _cell('table9', 'resnet50', 'in1k', 'byol_dsn', setting='1000 and 80 epochs', paper=78.2, source='paper'),
+        _cell('table9', 'resnet50', 'in1k', 'cds', setting='90 epochs AutoAugment', missing=auto),
+        _cell('table9', 'resnet50', 'in1k', 'cds', setting='350 epochs AutoAugment', missing=auto),
+    ]
+
+
+def _figure2() -> list[Cell]:
+    return [
+        _cell(
+            'figure2',
+            'resnet18',
+            dataset,
+            method,
+            setting=f'{share} % labels',
+            options={'train_dataloader.dataset.fraction': share / 100},
+        )
+        for dataset in ('cifar10', 'cifar100')
+        for share in (10, 20, 30, 40)
+        for method in ('semi_plain', 'semi_cds')
+    ]
+
+
+def _figure3() -> list[Cell]:
+    """One to five heads on ResNet-18 and 50; the axis of the figure fits distillation, so its cells distil."""
+    taps: dict[int, tuple] = {1: (3,), 2: (2, 3), 3: (1, 2, 3), 4: (0, 1, 2, 3), 5: ('relu', 0, 1, 2, 3)}
+    return [
+        _cell(
+            'figure3',
+            network,
+            'cifar100',
+            'cds_distill',
+            setting=f'{count} heads',
+            options={'model.supervisions.cds.neck.taps': places},
+            teacher='table1/resnet50_cifar100/cds',
+            missing='' if count == 4 else 'the teacher needs as many heads, which is not composed yet',
+        )
+        for network in ('resnet18', 'resnet50')
+        for count, places in taps.items()
+    ]
+
+
+TABLES: dict[str, tuple[str, list[Cell]]] = {
+    'table1': ('Deep supervision on CIFAR-100', _deep('table1', CIFAR_NETWORKS, 'cifar100')),
+    'table2': ('Deep supervision on CIFAR-10', _deep('table2', CIFAR_NETWORKS, 'cifar10')),
+    'table3': ('Deep supervision on ImageNet', _deep('table3', ('resnet18', 'resnet34', 'resnet50'), 'in1k')),
+    'table4': (
+        'Detection on COCO with pre-trained backbones',
+        [
+            _cell(
+                'table4',
+                'resnet50',
+                'coco',
+                method,
+                setting=detector,
+                missing='detection is composed by configs/detection, not here',
+            )
+            for detector in ('Faster R-CNN', 'RetinaNet')
+            for method in DEEP
+        ],
+    ),
+    'table5': ('Fine-grained classification from scratch', _fine('table5', 'from scratch')),
+    'table6': ('Fine-grained classification, finetuned', _fine('table6', 'finetuned')),
+    'table7': (
+        'Distillation on ImageNet',
+        _distill(
+            'table7',
+            ('resnet18', 'resnet34', 'resnet50'),
+            'in1k',
+            ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd', 'cc', 'okd', 'sskd'),
+            'table3/resnet50_in1k/cds',
+        ),
+    ),
+    'table8': (
+        'Distillation on CIFAR',
+        [
+            found
+            for dataset in ('cifar100', 'cifar10')
+            for found in _distill(
+                'table8',
+                CIFAR_NETWORKS,
+                dataset,
+                ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd'),
+                f'table{1 if dataset == "cifar100" else 2}/resnet50_{dataset}/cds',
+            )
+        ],
+    ),
+    'table9': ('Against contrastive pre-training', _table9()),
+    'figure2': ('Semi-supervised training', _figure2()),
+    'figure3': ('Number of heads', _figure3()),
+    'figure4': (
+        'Training curves',
+        [
+            _cell(
+                'figure4',
+                'resnet50',
+                'cifar100',
+                method,
+                source='a curve, no number; tools/plot_curves.py draws that of a run',
+            )
+            for method in ('plain', 'cds')
+        ],
+    ),
+    'figure5': (
+        'Calibration',
+        [
+            _cell('figure5', 'resnet50', 'cifar100', method, missing='this build has no calibration metric yet')
+            for method in ('plain', 'cds')
+        ],
+    ),
+}
+
+
+def cells(table: str, scale: str = 'paper') -> list[Cell]:
+    """Cells of a table.
+
+    Args:
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
+        scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
+            setting occurs once, without the paper's numbers; the tables of deep supervision get rows for plain
+            training and CDS with cross-entropy on both views.
+
+    Raises:
+        ConfigError: If there is no such table.
+    """
+    if table not in TABLES:
+        raise ConfigError(f'there is no {table!r}; choose one of {", ".join(TABLES)}.')
+    found = TABLES[table][1]
+    if scale == 'paper':
+        return found
+    small: dict[str, Cell] = {}
+    for each in found:
+        why = each.missing or ('' if table in MINI else f'{table} has no mini scale yet')
+        mini = Cell(table, 'mini', 'fashion', each.method, each.setting, each.options, source=MINI_SOURCE, missing=why)
+        small.setdefault(mini.name, mini)
+    if table in MINI[:3]:
+        for method in MINI_EXTRA:
+            mini = Cell(table, 'mini', 'fashion', method, source=MINI_SOURCE)
+            small[mini.name] = mini
+    return list(small.values())
+
+
+def cell(name: str, scale: str = 'paper') -> Cell:
+    """Find a cell by its name, such as ``table1/resnet18_cifar100/cds``.
+
+    Raises:
+        ConfigError: If there is no such cell.
+    """
+    found = {each.name: each for each in cells(name.split('/')[0], scale)}
+    if name not in found:
+        import difflib
+
+        near = difflib.get_close_matches(name, found, n=3, cutoff=0)
+        raise ConfigError(f'there is no cell {name!r}; similar names: {", ".join(near)}.')
+    return found[name]

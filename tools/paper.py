@@ -1,0 +1,173 @@
+#!/usr/bin/env python
+"""The paper's tables: list, show, run and compare their cells.
+
+python tools/paper.py list                               all tables
+python tools/paper.py list table3                        its cells, the paper's numbers, and what this build runs
+python tools/paper.py show table1/resnet18_cifar100/cds  the whole config of a cell
+python tools/paper.py run table1 --scale mini --seeds 0 1 2 --jobs 2
+python tools/paper.py collect table1 --scale mini        Markdown, CSV and plot, from what has ended
+
+Runs that have ended are not repeated and stopped ones go on, so a command can be stopped, and given again with more
+seeds or cells.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+
+import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.errors import ConfigError
+from mmcds.launch import OPTIONS_HELP, run_tool
+from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.compose import seed_options
+from mmcds.paper.report import HEADER, run_folder
+from mmcds.sweep import Run, execute
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that is as wide as it needs to be when nobody looks."""
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def list_cells(args: Namespace) -> None:
+    """Print all tables, or the cells of one."""
+    if args.table is None:
+        rows = []
+        for name, (title, found) in TABLES.items():
+            known = sum(each.paper is not None for each in found)
+            runs = sum(not why_not(each) for each in found)
+            rows.append((name, title, str(len(found)), str(runs), str(known)))
+        print_table('the paper', ('table', 'what', 'cells', 'run by this build', "with the paper's number"), rows)
+        return
+    rows = [
+        (
+            each.name,
+            NETWORKS[each.network].title,
+            METHODS[each.method].title,
+            '' if each.paper is None else f'{each.paper:.2f}',
+            each.source,
+            (why_not(each) and f'no: {why_not(each)}') or 'yes',
+        )
+        for each in cells(args.table, args.scale)
+    ]
+    print_table(TABLES[args.table][0], ('cell', 'network', 'method', 'paper', 'source', 'runs'), rows)
+
+
+def chosen(names: Sequence[str], scale: str) -> list[Cell]:
+    """Cells by name, or all cells of a table."""
+    found = [each for name in names for each in ([cell(name, scale)] if '/' in name else cells(name, scale))]
+    return list({each.name: each for each in found}.values())
+
+
+def prepare(each: Cell, seed: int, args: Namespace, teacher: Path | None = None) -> Run:
+    """Write the composed config beside the run and describe the run."""
+    folder = run_folder(args.out, each, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose(each)
+    if teacher is not None:
+        config.model.teacher.config = str(teacher / 'cell.py')
+        config.model.teacher.checkpoint = (teacher / 'last_checkpoint').read_text().strip()
+    config.dump(folder / 'cell.py')
+    return Run(
+        label=each.name,
+        config=str(folder / 'cell.py'),
+        seed=seed,
+        work_dir=folder,
+        options=(*seed_options(METHODS[each.method], seed), *args.cfg_options),
+    )
+
+
+def run_cells(args: Namespace) -> list[dict]:
+    """Train what this build runs and has not been trained, teachers first; then print the tables."""
+    wanted = chosen(args.cells, args.scale)
+    skipped = [each for each in wanted if why_not(each)]
+    wanted = [each for each in wanted if not why_not(each)]
+    for each in skipped:
+        print(f'not run: {each.name}: {why_not(each)}')
+    if not wanted:
+        raise ConfigError(f'none of {", ".join(args.cells)} is run by this build. See `tools/paper.py list TABLE`.')
+    devices = [str(number) for number in range(torch.cuda.device_count())]
+    if os.environ.get('CUDA_VISIBLE_DEVICES'):
+        devices = os.environ['CUDA_VISIBLE_DEVICES'].split(',')[: len(devices)]
+    jobs = args.jobs or max(1, len(devices))
+    teachers = {each.teacher: cell(each.teacher, args.scale) for each in wanted if each.teacher}
+    records = execute([prepare(each, seed, args) for each in teachers.values() for seed in args.seeds], jobs, devices)
+    records += execute(
+        [
+            prepare(each, seed, args, run_folder(args.out, teachers[each.teacher], seed) if each.teacher else None)
+            for seed in args.seeds
+            for each in wanted
+            if each.name not in teachers
+        ],
+        jobs,
+        devices,
+    )
+    for table in dict.fromkeys(each.table for each in wanted):
+        show_results(table, [each for each in wanted if each.table == table], args)
+    return records
+
+
+def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
+    """Print a table with our results and write it."""
+    title = f'{TABLES[table][0]}{", mini scale" if args.scale == "mini" else ""}'
+    rows = collect(found, args.out)
+    print_table(title, HEADER, [row.texts() for row in rows])
+    for path in write_report(title, rows, args.write or args.out, table):
+        print(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command says."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    common = ArgumentParser(add_help=False)
+    common.add_argument(
+        '--scale',
+        choices=('paper', 'mini'),
+        default='paper',
+        help='mini: ResNet-10 of 16 channels, 1,000 embedded images, 100 epochs; not a reproduction',
+    )
+    common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
+    common.add_argument('--out', help='folder for the runs (default: work_dirs/paper/SCALE)')
+    common.add_argument('--write', help='folder for the report (default: that of the runs)')
+    listing = commands.add_parser('list', parents=[common], help='all tables, or the cells of one')
+    listing.add_argument('table', nargs='?', help='such as table1')
+    showing = commands.add_parser('show', parents=[common], help='the whole config of a cell')
+    showing.add_argument('cell', help='such as table1/resnet18_cifar100/cds')
+    running = commands.add_parser('run', parents=[common], help='train cells or tables, several seeds each')
+    running.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
+    running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
+    running.add_argument('--jobs', type=int, help='trainings at a time (default: one per visible GPU, or 1)')
+    running.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=OPTIONS_HELP)
+    gathering = commands.add_parser('collect', parents=[common], help='compare what has ended with the paper')
+    gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
+    args = parser.parse_args(argv)
+    args.out = args.out or str(Path('work_dirs', 'paper', args.scale))
+    if args.data_root is not None:
+        os.environ['MMCDS_DATA_ROOT'] = args.data_root
+    if args.command == 'list':
+        list_cells(args)
+    elif args.command == 'show':
+        each = cell(args.cell, args.scale)
+        config: Config = compose(each)
+        print(config.pretty_text)
+    elif args.command == 'run':
+        run_cells(args)
+    else:
+        found = chosen(args.cells, args.scale)
+        for table in dict.fromkeys(each.table for each in found):
+            show_results(table, [each for each in found if each.table == table], args)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Table 4 of the paper in small: detectors on Fashion-Scenes from different first weights, compared over seeds.
+
+python tools/scenes_transfer.py --jobs 2 pre-trains the backbones (one per seed), makes the scenes if they are missing,
+trains the detectors and compares their AP (OUT/table.md, OUT/table.csv). Runs that have ended are not repeated, so the
+command can be stopped, and given again with more seeds or detectors.
+"""
+
+import os
+import runpy
+from argparse import ArgumentParser
+from pathlib import Path
+
+import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.datasets.fashion_scenes import COUNTS, write_scenes
+from mmcds.host import resources
+from mmcds.launch import OPTIONS_HELP, run_tool
+from mmcds.sweep import Run, execute
+
+
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Train what is missing and print the table; return one record per detector that was trained."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--detectors', nargs='+', choices=('faster-rcnn', 'retinanet'), default=['faster-rcnn'], help='what to train'
+    )
+    parser.add_argument(
+        '--starts',
+        nargs='+',
+        default=['random', 'plain', 'cds'],
+        help='first weights: random, or a folder of configs/ that has resnet18w16_fashion.py and a detection config',
+    )
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of pre-training and detector alike')
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time')
+    parser.add_argument('--out', default='work_dirs/scenes_transfer', help='folder for the runs')
+    parser.add_argument('--data-root', help='folder that holds fashion_scenes/ (default: $MMCDS_DATA_ROOT or data)')
+    parser.add_argument(
+        '--pretrain-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of pre-training'
+    )
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=OPTIONS_HELP)
+    args = parser.parse_args(argv)
+    if args.data_root is not None:
+        os.environ['MMCDS_DATA_ROOT'] = args.data_root  # the trainings inherit it
+    scenes = Path(os.environ.get('MMCDS_DATA_ROOT') or 'data', 'fashion_scenes')
+    for split, count in COUNTS.items():
+        if not (scenes / 'annotations' / f'{split}.json').exists():
+            write_scenes(scenes, split, count)
+    out = Path(args.out)
+    pretraining = {
+        (start, seed): Run(
+            label=start,
+            config=f'mmcds::{start}/resnet18w16_fashion.py',
+            seed=seed,
+            work_dir=out / f'pretrain_{start}_{seed}',
+            options=tuple(args.pretrain_options),
+        )
+        for seed in args.seeds
+        for start in args.starts
+        if start != 'random'
+    }
+    execute(pretraining.values(), args.jobs)
+
+    def options(start: str, seed: int) -> tuple[str, ...]:
+        if start == 'random':
+            return tuple(args.cfg_options)
+        folder = pretraining[start, seed].work_dir
+        last = Path((folder / 'last_checkpoint').read_text().strip())
+        return (*args.cfg_options, f'model.backbone.init_cfg.checkpoint={folder / f"backbone_{last.stem}.pth"}')
+
+    detectors = [
+        Run(
+            label=f'{detector} {start}',
+            config=f'mmcds::detection/{detector}_resnet18w16_scenes-{start}.py',
+            seed=seed,
+            work_dir=out / f'{detector}_{start}_{seed}',
+            options=options(start, seed),
+        )
+        for detector in args.detectors
+        for start in args.starts
+        for seed in args.seeds
+    ]
+    records = execute(detectors, args.jobs)
+    compare = runpy.run_path(str(resources() / 'tools' / 'compare_detection.py'))['main']
+    named = [f'{run.label}={run.work_dir}' for run in detectors]
+    compare([*named, '--out', str(out / 'table.md'), '--csv', str(out / 'table.csv')])
+    return records
+
+
+if __name__ == '__main__':
+    run_tool(main)
