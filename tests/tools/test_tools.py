@@ -208,7 +208,7 @@ def test_the_views_are_drawn_as_they_reach_the_network(tool, tmp_path, capsys):
         ),
         (
             [str(ROOT / 'configs/cds/resnet50_in1k.py'), '--data-root', '/no/such/folder'],
-            r'data folder /no/such/folder/imagenet of QuickImageNet does not exist.*--data-root FOLDER or MMCDS_DATA_ROOT',
+            r'data folder /no/such/folder/imagenet of QuickImageNet does not exist.*--data-root FOLDER',
         ),
         ([CONFIG, '--cfg-options', 'model.supervisions.cds.loss.temperature=0.'], 'temperature'),
     ],
