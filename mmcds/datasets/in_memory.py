@@ -58,6 +58,11 @@ class InMemory(BaseDataset):
         images = np.stack([np.atleast_3d(info['img']).transpose(2, 0, 1) for info in infos])
         return images, np.array([info['gt_label'] for info in infos], dtype=np.int64)
 
+    @property
+    def batched(self) -> bool:
+        """Whether whole batches are cut from the array."""
+        return self._arrays is not None
+
     def read_batch(self, indices: Sequence[int]) -> ViewBatch | None:
         """Images or views, and labels, of many samples; None if they have to go through the pipeline one by one."""
         if self._arrays is None:

@@ -110,7 +110,7 @@ class QuickFolders(CustomDataset):
         elif len(known) != len(folders):
             raise ConfigError(
                 f'{type(self).__name__}: {root} has {len(folders)} class folders, but there are {len(known)} classes. '
-                'Complete the folder, or give the classes that it holds.'
+                'Complete the folder, give the classes that it holds, or say with --data-root where the data is.'
             )
         self.folder_to_idx = {name: index for index, name in enumerate(folders)}
         endings = tuple(ending.encode() for ending in self.extensions)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -196,10 +196,14 @@ class PartiallyLabelledDataset:
     def __len__(self) -> int:
         return len(self.get_gt_labels())
 
+    @property
+    def batched(self) -> bool:
+        """Whether whole batches are cut from one array; see :class:`mmcds.datasets.InMemory`."""
+        return len(self.parts) == 1 and getattr(self.parts[0], 'batched', False)
+
     def __getitems__(self, indices: Sequence[int]) -> ViewBatch | list[dict]:
-        """Called by the loader with the indices of a batch; see :class:`mmcds.datasets.InMemory`."""
-        part = self.parts[0]
-        batch = part.read_batch(indices) if len(self.parts) == 1 and isinstance(part, InMemory) else None
+        """Called by the loader with the indices of a batch."""
+        batch = cast(InMemory, self.parts[0]).read_batch(indices) if self.batched else None
         if batch is None:
             return [self[index] for index in indices]
         batch.samples.labels = torch.from_numpy(self.get_gt_labels()[np.asarray(indices)])

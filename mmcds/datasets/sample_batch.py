@@ -97,8 +97,13 @@ class ViewBatch:
 
 
 @FUNCTIONS.register_module()
-def collate_samples(data: ViewBatch | Sequence[dict]) -> dict:
-    """Do what MMEngine's ``default_collate`` does, with the data samples as a :class:`SampleBatch`."""
+def collate_samples(data: ViewBatch | Sequence[dict], _scope_: str | None = None) -> dict:
+    """Do what MMEngine's ``default_collate`` does, with the data samples as a :class:`SampleBatch`.
+
+    Args:
+        data: Samples, or a whole batch.
+        _scope_: Written by MMEngine into configs that are inherited from another package; of no use here.
+    """
     if isinstance(data, ViewBatch):
         return dict(inputs=data.inputs, data_samples=data.samples)
     batch = default_collate(data)

@@ -36,8 +36,10 @@ class ViewColorHook(Hook):
                 "only if all images of the training set get the same ones. Use color_on='worker', or mend "
                 'data_preprocessor or the pipelines.'
             )
-        on_gpu = next(bare_model(runner).parameters()).is_cuda
-        if able and (wishes == {'device'} or (wishes == {'auto'} and on_gpu and steps[0].colors is not None)):
+        # On a CPU, OpenCV is faster for large images, and the batch for small ones, where each call counts.
+        small = getattr(runner.train_loop.dataloader.dataset, 'batched', False)
+        sooner = next(bare_model(runner).parameters()).is_cuda or small
+        if able and (wishes == {'device'} or (wishes == {'auto'} and sooner and steps[0].colors is not None)):
             for step in steps:
                 step.colors_here = False
             preprocessor.view_colors = steps[0].colors

@@ -152,7 +152,8 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue of HSV colour.
 
     Value and chroma stay; each channel is value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 hue) mod 6 and
-    n = 5, 3, 1 for red, green, blue, which is HSV to RGB without its six cases.
+    n = 5, 3, 1 for red, green, blue, which is HSV to RGB without its six cases. min(k, 4 - k) is 2 less the distance
+    of k from 2 on the circle.
 
     Args:
         images: RGB, in any unit, (N, 3, H, W).
@@ -167,11 +168,12 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
         (green - blue) * scale,
         torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
     )
-    sixths = sixths[:, None] + 6 * turns
-    offsets = torch.tensor([5, 3, 1], device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    k = (sixths + offsets).remainder_(6)
-    share = torch.minimum(k, 4 - k).clamp_(0, 1)
-    return value[:, None] - share * chroma[:, None]
+    hue = sixths[:, None] / 6 + turns
+    offset = (3 - 2 * torch.arange(3, device=images.device, dtype=images.dtype)).view(1, 3, 1, 1) / 6
+    distance = hue + offset  # of k from 2, in turns
+    distance.sub_(distance.round()).abs_()
+    share = distance.mul_(-6).add_(2).clamp_(0, 1)
+    return value[:, None] - share.mul_(chroma[:, None])
 
 
 def _jittered(images: Tensor, operation: int, factor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Colour, blur and Cutout of one uint8 image in a loading process, by OpenCV: for training without a GPU."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -59,8 +60,30 @@ def apply_color_uint8(image: np.ndarray, draw: ColorDraw, row: int, color: Rando
         image = cv2.LUT(image, table)
     if color.cutout:
         image = image.copy()
-        top, left = (
-            int(share * side) - color.cutout // 2 for share, side in zip(draw.centre[row], image.shape, strict=False)
-        )
-        image[max(0, top) : max(0, top + color.cutout), max(0, left) : max(0, left + color.cutout)] = 0
+        image[hole(draw, row, color.cutout, image.shape[:2])] = 0
     return image
+
+
+def hole(draw: ColorDraw, row: int, length: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the square that is cut out of an image of this height and width."""
+    first = [int(share * side) - length // 2 for share, side in zip(draw.centre[row], size, strict=True)]
+    top, left = (slice(max(0, start), max(0, start + length)) for start in first)
+    return top, left
+
+
+def apply_color_planes(images: np.ndarray, draw: ColorDraw, color: RandomColor) -> None:
+    """Do to a batch in-place what :func:`apply_color_uint8` does to one image after the other.
+
+    Args:
+        images: uint8 BGR, (N, 3, H, W), each image contiguous.
+        draw: What was drawn, N rows.
+        color: What is not drawn.
+    """
+    colors = replace(color, cutout=0)
+    for row in np.flatnonzero(draw.jitter | draw.grey | (draw.sigma > 0) | draw.solarize):
+        planes = list(images[row])
+        cv2.split(apply_color_uint8(cv2.merge(planes), draw, row, colors), planes)
+    if color.cutout:
+        for row, image in enumerate(images):
+            rows, columns = hole(draw, row, color.cutout, image.shape[1:])
+            image[:, rows, columns] = 0

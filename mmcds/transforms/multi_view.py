@@ -11,6 +11,7 @@ from mmpretrain.registry import TRANSFORMS
 
 from mmcds.errors import ConfigError
 from mmcds.transforms.color import RandomColor
+from mmcds.transforms.color_uint8 import apply_color_planes
 from mmcds.transforms.fused_view import FusedView
 from mmcds.transforms.fused_view import fuse as fuse_view
 
@@ -43,7 +44,8 @@ class MultiViewTransform(BaseTransform):
     Args:
         views: One pipeline (list of transforms or of their configs) per view.
         color_on: Where training computes colour, blur and Cutout of views that are recognised: ``'worker'``, in the
-            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU.
+            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU or the data
+            set is held in memory (:class:`mmcds.datasets.InMemory`), which is the faster way.
         fuse: False runs every pipeline as it is written.
 
     Raises:
@@ -118,9 +120,8 @@ class MultiViewTransform(BaseTransform):
         for number, view in enumerate(views):
             view.shape_batch(images, out[:, number])
             draw = view.draw_color(len(images)) if self.colors_here else None
-            if draw is not None:
-                for row, planes in enumerate(out[:, number]):
-                    cv2.split(view.recolor(cv2.merge(list(planes)), draw, row), list(planes))
+            if draw is not None and view.color is not None:
+                apply_color_planes(out[:, number], draw, view.color)
         return out
 
     def __repr__(self) -> str:

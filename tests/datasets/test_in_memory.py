@@ -139,6 +139,13 @@ def test_a_batch_of_samples_survives_the_way_between_processes():
     assert [s.sample_idx for s in unlabelled.to('cpu')] == [0, 1]
 
 
+def test_the_collate_function_can_be_inherited_from_another_package():
+    from functools import partial
+
+    inherited = partial(collate_samples, _scope_='mmcds')  # what the host's runner makes of the config
+    assert inherited([dict(inputs=torch.zeros(2))] * 3)['inputs'].shape == (3, 2)
+
+
 def test_samples_with_more_than_a_label_stay_as_they_are():
     scored = [sample(1).set_gt_score(torch.rand(3)), sample(2)]
     assert SampleBatch.pack(scored) is scored

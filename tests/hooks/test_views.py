@@ -94,7 +94,15 @@ def test_colours_move_to_the_batch_for_the_training_only(tool, tmp_path):
     assert [step.colors_here for step in steps] == [True]
 
 
-def test_without_a_gpu_the_loading_processes_compute_them_unless_told_otherwise(tool, tmp_path):
+@pytest.mark.parametrize('place, colors', [('worker', 0), ('auto', 2)])
+def test_images_in_memory_get_their_colours_on_the_batch_unless_told_otherwise(tool, tmp_path, place, colors):
+    wish = f'train_dataloader.dataset.pipeline.1.color_on={place}'
+    _, hook = listen(tool, tmp_path, wish, 'train_cfg.max_epochs=1')
+    assert len(hook.colors) == colors
+
+
+def test_without_a_gpu_files_get_their_colours_in_the_loading_process(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmcds.datasets.InMemory.batched', False)
     _, hook = listen(tool, tmp_path, 'train_cfg.max_epochs=1')
     assert hook.colors == ()
 

@@ -208,7 +208,7 @@ def test_the_views_are_drawn_as_they_reach_the_network(tool, tmp_path, capsys):
         ),
         (
             [str(ROOT / 'configs/cds/resnet50_in1k.py'), '--data-root', '/no/such/folder'],
-            r'data folder /no/such/folder/imagenet of ImageNet does not exist.*--data-root FOLDER or MMCDS_DATA_ROOT',
+            r'data folder /no/such/folder/imagenet of QuickImageNet does not exist.*--data-root FOLDER',
         ),
         ([CONFIG, '--cfg-options', 'model.supervisions.cds.loss.temperature=0.'], 'temperature'),
     ],
@@ -237,8 +237,8 @@ def test_an_empty_data_folder_gets_one_line(tool, tmp_path, capsys):
     (tmp_path / 'imagenet/train').mkdir()
     (tmp_path / 'imagenet/val').mkdir()
     said = one_line(capsys, lambda: tool('train').main(arguments))
-    assert 'ImageNet cannot be loaded from' in said
-    assert 'The number of subfolders (0)' in said
+    assert 'train has 0 class folders, but there are 1000 classes' in said
+    assert '--data-root' in said
 
 
 def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as tv
 
 from mmcds.transforms.color import JITTER, NUM_UNIFORMS, RandomColor, apply_color, keyed_uniforms
-from mmcds.transforms.color_uint8 import apply_color_uint8
+from mmcds.transforms.color_uint8 import apply_color_planes, apply_color_uint8
 from mmcds.transforms.fused_view import fuse
 
 OFFICIAL = RandomColor(jitter_prob=0.8, ranges=((0.6, 1.4), (0.6, 1.4), (0.6, 1.4), (-0.1, 0.1)), grey_prob=0.2)
@@ -111,6 +111,15 @@ def test_solarisation_and_cutout_agree_exactly(photographs):
     for row, image in enumerate(photographs):
         after = apply_color_uint8(image.permute(1, 2, 0).flip(-1).numpy(), draw, row, color)
         assert torch.equal(torch.from_numpy(after).flip(-1).permute(2, 0, 1).float(), batch[row])
+
+
+def test_a_batch_of_planes_becomes_what_its_images_become(photographs):
+    draw = draws(EVERYTHING)
+    planes = photographs.flip(1).numpy().copy()
+    apply_color_planes(planes, draw, EVERYTHING)
+    for row, image in enumerate(photographs):
+        alone = apply_color_uint8(image.permute(1, 2, 0).flip(-1).numpy(), draw, row, EVERYTHING)
+        assert np.array_equal(planes[row].transpose(1, 2, 0), alone)
 
 
 def test_the_hole_is_the_one_of_the_single_transform():
