@@ -48,7 +48,9 @@ class CDSClassifier(ImageClassifier):
             Needed by distillation, loaded when training starts, never part of this model's state.
         taps: Places whose output the Trace shall carry beyond what the supervisions ask for.
         ce_views: Views that get cross-entropy, averaged. The released code uses view 0 only.
-        channels_last: Keep images and weights in channels_last memory layout; same result, usually faster.
+        channels_last: Keep images and weights in channels_last memory layout; same result, usually faster. Networks
+            with 1x1 convolutions of fewer than 16 channels stay contiguous: on a CPU, PyTorch (up to 2.14 at least)
+            writes outside its memory there in the backward pass.
         recompute_stages: Activation checkpointing: keep only the inputs of the backbone's stages for the backward
             pass and run them again there. Less memory for about a third more time; same result.
         pretrained: Checkpoint to start from.
@@ -118,7 +120,6 @@ class CDSClassifier(ImageClassifier):
             )
         self.ce_views = tuple(ce_views)
         self.min_views = max([supervision.min_views for supervision in built.values()] + [max(ce_views) + 1])
-        self.channels_last = channels_last
         self.recompute_stages = bool(recompute_stages and stages_of(self.backbone))
         self._tapped = TappedBackbone(self.backbone, taps)
         self.teacher = self._build_teacher(teacher, built)
@@ -126,7 +127,11 @@ class CDSClassifier(ImageClassifier):
         with torch.random.fork_rng(devices=[]):  # so a method starts from the weights of its plain twin
             if built:
                 self._bind()
-        if channels_last:
+        self.channels_last = channels_last and not any(
+            isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and min(layer.weight.shape[:2]) < 16
+            for layer in self.modules()
+        )
+        if self.channels_last:
             self.to(memory_format=torch.channels_last)
 
     def _build_teacher(self, config: dict | None, supervisions: dict[str, Supervision]) -> Teacher | None:

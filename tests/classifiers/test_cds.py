@@ -223,20 +223,28 @@ def test_accuracy_of_the_head_counts_labelled_rows_of_view_0():
     assert_close(model._cross_entropy(trace)['accuracy_top-1'][0], expected.view(1))
 
 
+WIDE = dict(backbone=dict(BACKBONE, base_channels=16, stem_channels=16), head=dict(HEAD, in_channels=128))
+
+
 def test_channels_last_changes_the_layout_and_not_the_result():
-    model = with_cds()
-    other = with_cds(channels_last=True)
+    model, other = with_cds(**WIDE), with_cds(**WIDE, channels_last=True)
     other.load_state_dict(model.state_dict())
     assert other.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     images, labels = views(), samples(0, 1, 1, 2)
     assert_close(total(other.loss(images, labels)), total(model.loss(images, labels)), rtol=1e-4, atol=1e-4)
 
 
+def test_narrow_networks_stay_contiguous():
+    model = with_cds(channels_last=True)
+    assert not model.channels_last
+    assert model.backbone.layer1[0].conv1.weight.is_contiguous()
+
+
 def test_the_layout_does_not_change_which_weights_a_seed_gives():
     models = []
     for channels_last in (False, True):
         torch.manual_seed(3)
-        models.append(with_cds(channels_last=channels_last))
+        models.append(with_cds(**WIDE, channels_last=channels_last))
         models[-1].init_weights()
     assert models[1].backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     for (name, first), second in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
