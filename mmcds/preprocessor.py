@@ -65,8 +65,9 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         return {**batch, 'inputs': self._prepare(views, samples or batch['data_samples'], training)}
 
     def _prepare(self, views: Tensor, samples: Sequence[DataSample] | None, training: bool) -> Tensor:
-        """Colour and normalise in one copy; (V, N, 3, H, W), uint8 to float32."""
-        images = torch.empty(views.shape, dtype=torch.float32, device=views.device)
+        """Colour and normalise in one copy; (V, N, 3, H, W), uint8 to float32, or to the type of a wider model."""
+        dtype = torch.promote_types(torch.float32, self.mean.dtype) if self._enable_normalize else torch.float32
+        images = torch.empty(views.shape, dtype=dtype, device=views.device)
         for channel in range(3):
             images[:, :, channel] = views[:, :, 2 - channel if self.to_rgb else channel]
         if training and any(self.view_colors):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import forget_runs
 from detection_runs import tiny_backbone, tiny_detector, tiny_runner
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
@@ -119,6 +120,7 @@ def test_another_normalisation_than_the_exports_is_reported(start):
     runner = start(dict(state_dict=prefixed(build(), ''), meta=meta))
     assert 'was trained on images normalised with mean [72.94, 72.94, 72.94], the detector uses [123.6' in said(runner)
     shutil.rmtree(runner.work_dir)
+    forget_runs()
     runner = start(
         dict(state_dict=prefixed(build(), ''), meta=dict(normalisation=dict(mean=[123.675, 116.28, 103.53])))
     )
