@@ -143,7 +143,8 @@ def main() -> None:
     """Measure, print and write."""
     parser = ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--epochs', type=int, default=5, help='of each loop, after one that does not count')
-    parser.add_argument('--workers', type=int, help='loading processes of both loops (default: what the config says)')
+    parser.add_argument('--workers', type=int, help='loading processes of ours (default: what the config says)')
+    parser.add_argument('--plain-workers', type=int, default=2, help='loading processes of the plain loop')
     parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training_loop.json')
     add_step_arguments(parser)
@@ -163,7 +164,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
         config.work_dir = folder
         runner = Runner.from_cfg(config)
-        turns = TakeTurns(PlainLoop(config, workers))
+        turns = TakeTurns(PlainLoop(config, args.plain_workers))
         runner.register_hook(turns, priority='VERY_LOW')
         runner.train()
         logging.shutdown()
@@ -174,6 +175,7 @@ def main() -> None:
     result = dict(
         epochs=len(times),
         workers=workers,
+        plain_workers=args.plain_workers,
         threads=args.threads,
         machine=platform.machine(),
         torch=torch.__version__,

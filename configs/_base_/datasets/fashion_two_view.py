@@ -19,7 +19,7 @@ test_pipeline = [dict(type='LoadImage'), dict(type='PackSample')]
 
 train_dataloader = dict(
     batch_size=64,
-    num_workers=2,
+    num_workers=0,  # whole batches are made at once: processes would only compete for the cores
     drop_last=True,
     worker_init_fn=dict(type='seed_worker'),
     collate_fn=dict(type='collate_samples'),
