@@ -23,7 +23,7 @@ from torch import nn
 
 import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
-from mmcds.hooks.compile import CompileHook
+from mmcds.hooks import CompileHook, ViewColorHook
 from mmcds.launch import (
     add_common_arguments,
     add_step_arguments,
@@ -112,13 +112,13 @@ def watch_model(clock: Clock, model: nn.Module) -> None:
 def run_steps(config: Config, steps: int, warmup: int, trace: str | None) -> tuple[list[dict[str, float]], int]:
     """Seconds of every part in every step, and the number of images in a step."""
     runner = Runner.from_cfg(config)
-    loader = runner.build_dataloader(config.train_dataloader, seed=runner.seed)
+    loader = runner.train_loop.dataloader
     if not len(loader):
         raise ConfigError('train_dataloader gives no batch: fewer images than batch_size with drop_last. Lower it.')
     model, wrapper = runner.model, runner.build_optim_wrapper(config.optim_wrapper)
     runner._init_model_weights()
     for hook in runner.hooks:
-        if isinstance(hook, CompileHook):
+        if isinstance(hook, CompileHook | ViewColorHook):  # those that change how a step is computed
             hook.before_train(runner)
     device = next(model.parameters()).device
     clock = Clock(torch.cuda.synchronize if device.type == 'cuda' else lambda: None)

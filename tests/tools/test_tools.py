@@ -133,6 +133,15 @@ def test_the_profile_accounts_for_the_whole_step(tool, tmp_path):
         tool('profile_step').main([CONFIG, '--steps', '0'])
 
 
+def test_the_profile_computes_colours_where_training_does(tool, monkeypatch):
+    from mmcds.preprocessor import CDSDataPreprocessor
+
+    seen, color = [], CDSDataPreprocessor._color
+    monkeypatch.setattr(CDSDataPreprocessor, '_color', lambda self, *args: seen.append(self) or color(self, *args))
+    tool('profile_step').main([CONFIG, '--steps', '1', '--warmup', '0', *SMALL[:4]])
+    assert len(seen) == 1
+
+
 def test_seed_decides_the_weights(tool, tmp_path):
     first, again, other = (
         train(tool, tmp_path / str(i), '--seed', seed).model.backbone.conv1.weight
