@@ -21,6 +21,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from contrastive_loss import masked_supcon
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
@@ -30,6 +31,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from views import Cutout
 
 import mmcds
 from mmcds.datasets import EmbeddedFashionMNIST
@@ -37,22 +39,6 @@ from mmcds.launch import add_step_arguments, merge_step_arguments, set_loader_de
 
 RESULTS = Path(__file__).parent / 'results'
 CONFIG = Path(mmcds.__file__).parents[1] / 'configs' / 'cds' / 'resnet18w16_fashion.py'
-
-
-class Cutout:
-    """A black square around a random place."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Cut a square out of (3, H, W)."""
-        height, width = image.shape[1:]
-        mask = np.ones((height, width), np.float32)
-        y, x = np.random.randint(height), np.random.randint(width)
-        half = self.length // 2
-        mask[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0
-        return image * torch.from_numpy(mask)
 
 
 class TwoViews(Dataset):
@@ -74,17 +60,6 @@ class TwoViews(Dataset):
     def __getitem__(self, index: int) -> tuple[list[torch.Tensor], int]:
         image = Image.fromarray(self.images[index]).convert('RGB')
         return [view(image) for view in self.views], self.labels[index]
-
-
-def masked_supcon(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """SupCon with the matrices of the published form."""
-    positive = torch.eq(labels[:, None], labels[None]).float()
-    scores = torch.div(rows @ rows.t(), 0.07)
-    scores = scores - scores.max(dim=1, keepdim=True).values.detach()
-    other = 1 - torch.eye(len(rows))
-    positive = positive * other
-    log_probability = scores - (scores.exp() * other).sum(1, keepdim=True).log()
-    return -((positive * log_probability).sum(1) / positive.sum(1)).mean()
 
 
 class PlainLoop:

@@ -285,6 +285,11 @@ def _convolve(
     )
 
 
+def _convolution_gradients(grad_output: Tensor, arguments: tuple) -> tuple[Tensor, ...]:
+    """Gradients with respect to input, weight, offset, mask and bias, from the arguments of the forward pass."""
+    return torch.ops.torchvision._deform_conv2d_backward(grad_output.to(arguments[0].dtype), *arguments)
+
+
 def deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -332,7 +337,7 @@ def deform_conv_backward_input(
     """Gradient of :func:`deform_conv_forward` with respect to input and offset."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     arguments = _convolve(input, weight, offset, None, None, geometry)
-    grads = torch.ops.torchvision._deform_conv2d_backward(grad_output.to(arguments[0].dtype), *arguments)
+    grads = _convolution_gradients(grad_output, arguments)
     grad_input.copy_(grads[0])
     grad_offset.copy_(grads[2])
 
@@ -360,7 +365,7 @@ def deform_conv_backward_parameters(
     """Gradient of :func:`deform_conv_forward` with respect to the weight, times ``scale``."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     arguments = _convolve(input, grad_weight, offset, None, None, geometry)  # the values of the weight do not matter
-    grads = torch.ops.torchvision._deform_conv2d_backward(grad_output.to(arguments[0].dtype), *arguments)
+    grads = _convolution_gradients(grad_output, arguments)
     grad_weight.copy_(scale * grads[1])
 
 
@@ -420,7 +425,7 @@ def modulated_deform_conv_backward(
     """Gradients of :func:`modulated_deform_conv_forward`, written to the five ``grad_`` tensors."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     arguments = _convolve(input, weight, offset, mask, bias if with_bias else None, geometry)
-    grads = torch.ops.torchvision._deform_conv2d_backward(grad_output.to(arguments[0].dtype), *arguments)
+    grads = _convolution_gradients(grad_output, arguments)
     targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
     for target, grad in zip(targets if with_bias else targets[:-1], grads, strict=False):
         target.copy_(grad)
