@@ -41,8 +41,11 @@ def forget_runs() -> None:
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
-    for manager in (MessageHub, Visualizer, MMLogger, DefaultScope):
+    managers = [MessageHub, Visualizer, MMLogger, DefaultScope]
+    while managers:  # every class, such as the host's own visualizer, keeps its instances itself
+        manager = managers.pop()
         manager._instance_dict.clear()
+        managers += manager.__subclasses__()
 
 
 @pytest.fixture(autouse=True)
