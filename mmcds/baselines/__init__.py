@@ -1,8 +1,33 @@
 """Rival methods, one file each; nothing outside this folder imports them."""
 
+from mmcds.baselines.at import ATSupervision
 from mmcds.baselines.auxiliary import AuxiliaryClassifiers
+from mmcds.baselines.cc import CCSupervision
+from mmcds.baselines.crd import CRDSupervision
 from mmcds.baselines.dhm import DHMSupervision
 from mmcds.baselines.dks import DKSSupervision
 from mmcds.baselines.dsn import DSNSupervision
+from mmcds.baselines.fitnet import FitNetSupervision
+from mmcds.baselines.kd import KDSupervision
+from mmcds.baselines.one import ONEClassifier, ONESupervision
+from mmcds.baselines.rkd import RKDSupervision
+from mmcds.baselines.sp import SPSupervision
+from mmcds.baselines.sskd import RotationSupervision, SSKDSupervision
 
-__all__ = ['AuxiliaryClassifiers', 'DHMSupervision', 'DKSSupervision', 'DSNSupervision']
+__all__ = [
+    'ATSupervision',
+    'AuxiliaryClassifiers',
+    'CCSupervision',
+    'CRDSupervision',
+    'DHMSupervision',
+    'DKSSupervision',
+    'DSNSupervision',
+    'FitNetSupervision',
+    'KDSupervision',
+    'ONEClassifier',
+    'ONESupervision',
+    'RKDSupervision',
+    'RotationSupervision',
+    'SPSupervision',
+    'SSKDSupervision',
+]

@@ -9,9 +9,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcds.baselines.base import ViewSupervision, at_least_one_tap
 from mmcds.errors import ConfigError
 from mmcds.necks import sepconv_trunk
-from mmcds.supervisions import Supervision
 from mmcds.taps import NetworkInfo, Tap, tap_name
 from mmcds.trace import Trace
 
@@ -160,7 +160,7 @@ def branch(
     return layers, width
 
 
-class AuxiliarySupervision(Supervision):
+class AuxiliarySupervision(ViewSupervision):
     """Base class of the three: builds the classifiers, runs them, and adds their cross-entropy.
 
     Args:
@@ -184,25 +184,17 @@ class AuxiliarySupervision(Supervision):
         views: Sequence[int] = (0,),
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(views)
         owner = type(self).__name__
-        if not taps:
-            raise ConfigError(f'{owner}: taps is empty, so nothing is supervised. Name at least one stage.')
+        at_least_one_tap(owner, taps)
         if trunk not in TRUNKS:
             raise ConfigError(f'{owner}: trunk is {trunk!r}; choose one of {", ".join(TRUNKS)}.')
-        if not views or min(views) < 0:
-            raise ConfigError(f'{owner}: views is {tuple(views)}; name at least one view, counted from 0.')
-        self.taps, self.views, self.label_smoothing = tuple(taps), tuple(views), label_smoothing
-        self.min_views = max(views) + 1
+        self.taps, self.label_smoothing = tuple(taps), label_smoothing
         self._form: dict[str, Any] = dict(trunk=trunk, blocks=blocks, widen=widen)
 
     def bind(self, network: NetworkInfo) -> None:
         """Build the classifiers."""
         self.classifiers = AuxiliaryClassifiers(network, self.taps, type(self).__name__, **self._form)
-
-    def select(self, rows: Tensor, trace: Trace) -> Tensor:
-        """Rows (M, ...) of the chosen views: (len(views) * N, ...)."""
-        return rows if trace.num_views == 1 else trace.per_view(rows)[list(self.views)].flatten(0, 1)
 
     def classify(self, trace: Trace) -> tuple[list[Tensor], Tensor]:
         """Logits of every tap on the chosen views, each (len(views) * N, K), and the labels of these rows."""

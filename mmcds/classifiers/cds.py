@@ -21,6 +21,10 @@ from mmcds.taps import NetworkInfo, Tap, TappedBackbone, build_backbone
 from mmcds.trace import Trace
 
 
+#: Parts of a classifier that can be frozen.
+PARTS = ('backbone', 'neck', 'head')
+
+
 def run_progress() -> float:
     """Share of the current run that is done, in [0, 1]; 0 outside a runner."""
     hub = MessageHub.get_current_instance()
@@ -53,6 +57,7 @@ class CDSClassifier(ImageClassifier):
             writes outside its memory there in the backward pass.
         recompute_stages: Activation checkpointing: keep only the inputs of the backbone's stages for the backward
             pass and run them again there. Less memory for about a third more time; same result.
+        frozen: Parts of ``backbone``, ``neck`` and ``head`` that are not trained; they stay in eval mode.
         pretrained: Checkpoint to start from.
         train_cfg: Must be empty: mixing images would mix their classes and views.
         data_preprocessor: Defaults to :class:`mmcds.preprocessor.CDSDataPreprocessor`.
@@ -73,6 +78,7 @@ class CDSClassifier(ImageClassifier):
         ce_views: Sequence[int] = (0,),
         channels_last: bool = False,
         recompute_stages: bool = False,
+        frozen: Sequence[str] = (),
         pretrained: str | None = None,
         train_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -90,6 +96,9 @@ class CDSClassifier(ImageClassifier):
             )
         if not ce_views or min(ce_views) < 0:
             raise ConfigError(f'CDSClassifier: ce_views is {tuple(ce_views)}; name at least one view, counted from 0.')
+        for part in frozen:
+            if part not in PARTS:
+                raise ConfigError(f'CDSClassifier: frozen names {part!r}; choose among {", ".join(PARTS)}.')
         for name in supervisions or {}:
             if not name.isidentifier() or 'loss' in name:
                 raise ConfigError(
@@ -127,6 +136,9 @@ class CDSClassifier(ImageClassifier):
         with torch.random.fork_rng(devices=[]):  # so a method starts from the weights of its plain twin
             if built:
                 self._bind()
+        self.frozen = tuple(frozen)
+        for part in self.frozen:
+            self.get_submodule(part).requires_grad_(False)
         self.channels_last = channels_last and not any(
             isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and min(layer.weight.shape[:2]) < 16
             for layer in self.modules()
@@ -191,6 +203,13 @@ class CDSClassifier(ImageClassifier):
             self.to(memory_format=torch.channels_last)
         if self.teacher is not None:
             self.teacher.load()
+
+    def train(self, mode: bool = True) -> 'CDSClassifier':
+        """Switch to training, or to evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for part in getattr(self, 'frozen', ()):
+            self.get_submodule(part).eval()
+        return self
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
         """Host's method; after the backbone only its last output goes on, as in the plain classifier."""

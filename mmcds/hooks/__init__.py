@@ -2,6 +2,7 @@
 
 from mmcds.hooks.check import CheckCheckpointHook, CheckDataHook
 from mmcds.hooks.compile import CompileHook
+from mmcds.hooks.prepare import PrepareSupervisionsHook
 from mmcds.hooks.progress import ProgressBarHook
 from mmcds.hooks.report import RunReportHook
 from mmcds.hooks.seed import EpochSeedHook, seed_worker
@@ -13,6 +14,7 @@ __all__ = [
     'CheckDataHook',
     'CompileHook',
     'EpochSeedHook',
+    'PrepareSupervisionsHook',
     'ProgressBarHook',
     'RunReportHook',
     'TeacherRecordHook',

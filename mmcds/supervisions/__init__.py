@@ -2,7 +2,12 @@
 
 from mmcds.supervisions.base import Supervision
 from mmcds.supervisions.contrastive import ContrastiveSupervision
-from mmcds.supervisions.distillation import EmbeddingDistillation, FeatureDistillation, LogitDistillation
+from mmcds.supervisions.distillation import (
+    EmbeddingDistillation,
+    FeatureDistillation,
+    LogitDistillation,
+    kl_divergence,
+)
 
 __all__ = [
     'ContrastiveSupervision',
@@ -10,4 +15,5 @@ __all__ = [
     'FeatureDistillation',
     'LogitDistillation',
     'Supervision',
+    'kl_divergence',
 ]

@@ -52,6 +52,16 @@ class Supervision(BaseModule, metaclass=ABCMeta):
             ConfigError: If the method cannot work on this network.
         """
 
+    def prepare(self, labels: Tensor) -> None:
+        """Learn about the training set, if ``needs_sample_idx``; called before a run starts or is resumed.
+
+        Args:
+            labels: Class of every training image by ``sample_idx``, -1 where it is unlabelled. (n,).
+
+        Raises:
+            ConfigError: If the method cannot work with them.
+        """
+
     def embed(self, trace: Trace) -> dict[Tap, Tensor]:
         """Compute what other supervisions may compare with; it is done once per step.
 
