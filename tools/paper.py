@@ -68,14 +68,16 @@ def chosen(names: Sequence[str], scale: str) -> list[Cell]:
     return list({each.name: each for each in found}.values())
 
 
-def prepare(each: Cell, seed: int, args: Namespace, teacher: Path | None = None) -> Run:
-    """Write the composed config beside the run and describe the run."""
+def prepare(each: Cell, seed: int, args: Namespace) -> Run:
+    """Write the composed config beside the run, with the checkpoints of what was trained first, and describe the run."""
     folder = run_folder(args.out, each, seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = compose(each)
-    if teacher is not None:
-        config.model.teacher.config = str(teacher / 'cell.py')
-        config.model.teacher.checkpoint = (teacher / 'last_checkpoint').read_text().strip()
+    if each.teacher is not None:
+        config.model.teacher.config = str(run_folder(args.out, each.teacher, seed) / 'cell.py')
+        config.model.teacher.checkpoint = last_checkpoint(args.out, each.teacher, seed)
+    if each.start is not None:
+        config.load_from = last_checkpoint(args.out, each.start, seed)
     config.dump(folder / 'cell.py')
     return Run(
         label=each.name,
@@ -84,6 +86,11 @@ def prepare(each: Cell, seed: int, args: Namespace, teacher: Path | None = None)
         work_dir=folder,
         options=(*seed_options(METHODS[each.method], seed), *args.cfg_options),
     )
+
+
+def last_checkpoint(out: str, each: Cell, seed: int) -> str:
+    """Checkpoint at the end of a run of a cell."""
+    return (run_folder(out, each, seed) / 'last_checkpoint').read_text().strip()
 
 
 def run_cells(args: Namespace) -> list[dict]:
@@ -99,18 +106,14 @@ def run_cells(args: Namespace) -> list[dict]:
     if os.environ.get('CUDA_VISIBLE_DEVICES'):
         devices = os.environ['CUDA_VISIBLE_DEVICES'].split(',')[: len(devices)]
     jobs = args.jobs or max(1, len(devices))
-    teachers = {each.teacher: cell(each.teacher, args.scale) for each in wanted if each.teacher}
-    records = execute([prepare(each, seed, args) for each in teachers.values() for seed in args.seeds], jobs, devices)
-    records += execute(
-        [
-            prepare(each, seed, args, run_folder(args.out, teachers[each.teacher], seed) if each.teacher else None)
-            for seed in args.seeds
-            for each in wanted
-            if each.name not in teachers
-        ],
-        jobs,
-        devices,
-    )
+    steps: dict[int, dict[str, Cell]] = {}  # cells by the number of cells that have to be trained before
+    for each in (other for found in wanted for other in (*found.first, found)):
+        steps.setdefault(len(each.first), {})[each.name] = each
+    records = []
+    for _, found in sorted(steps.items()):
+        records += execute(
+            [prepare(each, seed, args) for seed in args.seeds for each in found.values()], jobs, devices
+        )
     for table in dict.fromkeys(each.table for each in wanted):
         show_results(table, [each for each in wanted if each.table == table], args)
     return records

@@ -59,6 +59,7 @@ class Cell:
         paper_top5: Its top-5 accuracy, likewise.
         source: Where the paper's number comes from, as far as known, or that we do not have it.
         teacher: Cell to be trained first, whose checkpoint is this one's teacher.
+        start: Cell to be trained first, whose checkpoint this one starts from.
         missing: Why this build does not run it; empty if it does.
     """
 
@@ -71,7 +72,8 @@ class Cell:
     paper: float | None = None
     paper_top5: float | None = None
     source: str = ''
-    teacher: str = ''
+    teacher: 'Cell | None' = None
+    start: 'Cell | None' = None
     missing: str = ''
 
     @property
@@ -79,3 +81,8 @@ class Cell:
         """``table1/resnet18_cifar100/cds``; a setting is added to the method."""
         setting = f'-{self.setting.replace(" ", "_").replace("%", "").strip("_")}' if self.setting else ''
         return f'{self.table}/{self.network}_{self.dataset}/{self.method}{setting}'
+
+    @property
+    def first(self) -> list['Cell']:
+        """Cells to be trained before this one, in order."""
+        return [each for cell in (self.start, self.teacher) if cell is not None for each in (*cell.first, cell)]

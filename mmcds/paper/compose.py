@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from mmcds.errors import ConfigError
 from mmcds.host import resources
@@ -18,7 +19,7 @@ BASES = dict(
     cifar10='resnet18_cifar10', cifar100='resnet18_cifar100', in1k='resnet50_in1k', fashion='resnet18w16_fashion'
 )
 #: What the method's leaf adds to the model of a network.
-METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views')
+METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
 MINI_IMAGES, MINI_EPOCHS = 1000, 100
 
@@ -77,6 +78,7 @@ def compose(cell: Cell) -> Config:
     config.model = read(resources() / f'configs/_base_/networks/{network.fragment}{stem}.py').model
     config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
     config.model.head.num_classes = own.head.num_classes
+    config.model.head.loss = own.head.loss
     for supervision in (config.model.get('supervisions') or {}).values():
         adapt(supervision, network)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
@@ -84,14 +86,19 @@ def compose(cell: Cell) -> Config:
 
 
 def adapt(supervision: dict[str, Any], network: Network) -> None:
-    """Point the numbered taps of a supervision at the stages of a network, counted from the last one."""
+    """Point the numbered taps of a supervision at the stages of a network, counted from the last one.
+
+    The teacher is a residual network and keeps its own numbers.
+    """
     for holder in (supervision, supervision.get('neck') or {}):
         if holder.get('taps'):
-            holder['taps'] = tuple(
-                network.stages[tap - 4] if isinstance(tap, int) else tap
-                for tap in holder['taps']
-                if not isinstance(tap, int) or tap >= 4 - len(network.stages)
-            )
+            kept = [tap for tap in holder['taps'] if not isinstance(tap, int) or tap >= 4 - len(network.stages)]
+            holder['taps'] = tuple(network.stages[tap - 4] if isinstance(tap, int) else tap for tap in kept)
+            if holder['taps'] != tuple(kept) and MODELS.get(supervision['type']).needs_teacher:
+                holder['teacher_taps'] = tuple(kept)
+    if supervision['type'] == 'EmbeddingDistillation' and not network.residual:
+        supervision['taps'] = network.stages  # at other strides than the teacher's, so they are paired by name
+        supervision['teacher_taps'] = tuple(range(4 - len(network.stages), 4))
     if supervision.get('trunk') == 'branch' and not network.residual:
         supervision['trunk'] = 'sepconv'  # no layout exists; the like-for-like form
 
@@ -99,7 +106,7 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
 def scale_options(cell: Cell) -> dict[str, Any]:
     """What the mini scale changes in the leaf of the embedded images; nothing at the paper's scale."""
     if cell.network != 'mini':
-        return {}
+        return {}  # the teacher of the mini scale is trained as its leaf says, on all embedded images
     options: dict[str, Any] = {
         'train_cfg.max_epochs': MINI_EPOCHS,
         'train_cfg.val_interval': 5,

@@ -29,11 +29,27 @@ NETWORKS = {
     'shufflenet_v2': Network('ShuffleNetV2', 'shufflenet_v2', (0, 1, 3), residual=False),
     # the network of --scale mini, whatever the cell's own
     'mini': Network('ResNet-10, 16 to 128 channels', 'resnet10w16'),
+    # its teacher, trained on five times as many images
+    'mini_teacher': Network('ResNet-18, 16 to 128 channels', 'resnet18w16'),
 }
-CIFAR_NETWORKS = tuple(name for name in NETWORKS if name not in ('resnet34', 'mini'))
+CIFAR_NETWORKS = tuple(name for name in NETWORKS if name not in ('resnet34', 'mini', 'mini_teacher'))
 
 BOTH = {'model.ce_views': (0, 1)}
 LATER = 'this build has no such method yet'
+#: Leaf of a method that distils, for the embedded images.
+SMALL_STUDENT = '{}/resnet18w8s_fashion'
+#: Rivals that distil: folder of their leaves and title.
+RIVALS = dict(
+    kd=('kd', 'KD'),
+    fitnet=('fitnet', 'FitNet'),
+    at=('at', 'AT'),
+    rkd=('rkd', 'RKD'),
+    sp=('sp', 'SP'),
+    crd=('crd', 'CRD'),
+    cc=('cc', 'CC'),
+    okd=('one', 'OKD (ONE)'),
+    sskd=('sskd', 'SSKD'),
+)
 METHODS = {
     'plain': Method('plain', 'plain/{base}'),
     'dsn': Method('DSN', 'dsn/{base}'),
@@ -57,31 +73,33 @@ METHODS = {
         'semi/resnet18w16s_fashion',
         seed_options=('train_dataloader.dataset.seed',),
     ),
-    'cds_distill': Method('CDS, distilled', 'distill/{base}'),
+    'cds_distill': Method('CDS, distilled', 'distill/{base}', SMALL_STUDENT.format('distill')),
+    'cds_distill_both': Method(
+        'CDS, distilled, cross-entropy on both views', 'distill/{base}', SMALL_STUDENT.format('distill'), options=BOTH
+    ),
     'cds_feature': Method('CDS and naive feature distillation', 'distill/{base}-feature'),
     **{
+        name: Method(title, f'{folder}/{{base}}', SMALL_STUDENT.format(folder))
+        for name, (folder, title) in RIVALS.items()
+    },
+    'sskd_teacher': Method(
+        'SSKD, stage 1 of the teacher', 'sskd/{base}-teacher', f'{SMALL_STUDENT.format("sskd")}-teacher'
+    ),
+    **{
         name: Method(title, '', missing=LATER)
-        for name, title in dict(
-            kd='KD',
-            fitnet='FitNet',
-            at='AT',
-            rkd='RKD',
-            sp='SP',
-            crd='CRD',
-            cc='CC',
-            okd='OKD (ONE)',
-            sskd='SSKD',
-            supcon='SupCon',
-            byol='BYOL',
-            byol_dsn='BYOL + DSN',
-        ).items()
+        for name, title in dict(supcon='SupCon', byol='BYOL', byol_dsn='BYOL + DSN').items()
     },
 }
+#: Methods that need a teacher.
+TAUGHT = (*(name for name in RIVALS if name != 'okd'), 'cds_distill', 'cds_distill_both', 'cds_feature')
 DEEP = ('plain', 'dsn', 'dks', 'dhm', 'cds')
-#: Rows of every table at mini scale beside the paper's own.
-MINI_EXTRA = ('plain_both', 'cds_both')
+#: Rows of the tables at mini scale beside the paper's own.
+MINI_EXTRA = {
+    **dict.fromkeys(('table1', 'table2', 'table3'), ('plain_both', 'cds_both')),
+    **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
+}
 #: Tables that have a mini scale.
-MINI = ('table1', 'table2', 'table3', 'figure2')
+MINI = (*MINI_EXTRA, 'figure2')
 MINI_SOURCE = 'not in the paper: small network, embedded images'
 UNKNOWN = 'not in our documents'
 
@@ -124,24 +142,34 @@ def _deep(table: str, networks: tuple[str, ...], dataset: str) -> list[Cell]:
     return [_cell(table, network, dataset, method) for network in networks for method in DEEP]
 
 
-def _distill(table: str, networks: tuple[str, ...], dataset: str, rivals: tuple[str, ...], teacher: str) -> list[Cell]:
+def _teacher(network: str, dataset: str, method: str = 'cds') -> Cell:
+    """The cell of Tables 1 to 3 that trains this network."""
+    return _cell(dict(cifar100='table1', cifar10='table2', in1k='table3')[dataset], network, dataset, method)
+
+
+def _rotated(teacher: Cell) -> Cell:
+    """Stage 1 of SSKD, which goes on from a trained teacher; no cell of the paper."""
+    setting = '' if teacher.method == 'cds' else teacher.method
+    return Cell(
+        teacher.table, teacher.network, teacher.dataset, 'sskd_teacher', setting, source=UNKNOWN, start=teacher
+    )
+
+
+def _taught(method: str, teacher: Cell) -> Cell | None:
+    """What has to be trained before a method, if anything."""
+    if method == 'sskd':
+        return _rotated(teacher)
+    return teacher if method in TAUGHT else None
+
+
+def _distill(table: str, networks: tuple[str, ...], dataset: str, rivals: tuple[str, ...]) -> list[Cell]:
     found = []
     for network in networks:
-        found += [_cell(table, network, dataset, method) for method in ('plain', *rivals)]
-        shape = NETWORKS[network]
-        other = not shape.residual
-        found.append(
-            _cell(
-                table,
-                network,
-                dataset,
-                'cds_distill',
-                teacher=teacher,
-                missing=f'the heads of {shape.title} and of the teacher sit at other strides, so Eq. 8 has no pairs'
-                if other
-                else '',
-            )
-        )
+        for method in ('plain', *rivals, 'cds_distill'):
+            teacher = _teacher('resnet50', dataset)
+            if 'teacher ResNet-34' in NUMBERS.get((table, network, method), (None, None, ''))[2]:
+                teacher = _teacher('resnet34', dataset, 'plain')
+            found.append(_cell(table, network, dataset, method, teacher=_taught(method, teacher)))
     return found
 
 
@@ -205,7 +233,7 @@ def _figure3() -> list[Cell]:
             'cds_distill',
             setting=f'{count} heads',
             options={'model.supervisions.cds.neck.taps': places},
-            teacher='table1/resnet50_cifar100/cds',
+            teacher=_teacher('resnet50', 'cifar100'),
             missing='' if count == 4 else 'the teacher needs as many heads, which is not composed yet',
         )
         for network in ('resnet18', 'resnet50')
@@ -241,7 +269,6 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             ('resnet18', 'resnet34', 'resnet50'),
             'in1k',
             ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd', 'cc', 'okd', 'sskd'),
-            'table3/resnet50_in1k/cds',
         ),
     ),
     'table8': (
@@ -254,7 +281,6 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
                 CIFAR_NETWORKS,
                 dataset,
                 ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd'),
-                f'table{1 if dataset == "cifar100" else 2}/resnet50_{dataset}/cds',
             )
         ],
     ),
@@ -304,13 +330,20 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     small: dict[str, Cell] = {}
     for each in found:
         why = each.missing or ('' if table in MINI else f'{table} has no mini scale yet')
-        mini = Cell(table, 'mini', 'fashion', each.method, each.setting, each.options, source=MINI_SOURCE, missing=why)
+        mini = _mini(table, each.method, setting=each.setting, options=each.options, missing=why)
         small.setdefault(mini.name, mini)
-    if table in MINI[:3]:
-        for method in MINI_EXTRA:
-            mini = Cell(table, 'mini', 'fashion', method, source=MINI_SOURCE)
-            small[mini.name] = mini
+    for method in MINI_EXTRA.get(table, ()):
+        mini = _mini(table, method)
+        small.setdefault(mini.name, mini)
     return list(small.values())
+
+
+def _mini(table: str, method: str, **other) -> Cell:
+    return Cell(table, 'mini', 'fashion', method, source=MINI_SOURCE, teacher=_taught(method, MINI_TEACHER), **other)
+
+
+#: Teacher of the mini scale.
+MINI_TEACHER = Cell('table8', 'mini_teacher', 'fashion', 'cds', source=MINI_SOURCE)
 
 
 def cell(name: str, scale: str = 'paper') -> Cell:
@@ -320,6 +353,8 @@ def cell(name: str, scale: str = 'paper') -> Cell:
         ConfigError: If there is no such cell.
     """
     found = {each.name: each for each in cells(name.split('/')[0], scale)}
+    for each in list(found.values()):  # what is trained for others and is no cell of the paper
+        found.update({other.name: other for other in each.first if other.name not in found})
     if name not in found:
         import difflib
 

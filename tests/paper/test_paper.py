@@ -15,7 +15,7 @@ from conftest import ONE_STEP, build_on_meta
 from mmcds.errors import ConfigError
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.report import run_folder, spread
-from mmcds.paper.tables import DEEP, UNKNOWN
+from mmcds.paper.tables import DEEP, RIVALS, UNKNOWN
 from mmcds.sweep import RESULT, Run, execute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,11 +36,13 @@ def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
         assert config.model.type == 'CDSClassifier', each.name
         assert config.model.head.num_classes == config.num_classes, each.name
         assert config.data_preprocessor.num_classes == config.num_classes, each.name
-        views = len(config.train_pipeline[1]['views'])
-        assert views == (1 if each.method in (*DEEP[:4], 'semi_plain') else 2), each.name
+        views = next(len(step['views']) for step in config.train_pipeline if step['type'] == 'MultiViewTransform')
+        expected = 4 if each.method == 'sskd' else 1 if each.method in (*DEEP[:4], 'semi_plain', *RIVALS) else 2
+        assert views == expected, each.name
         assert scale == 'paper' or config.train_cfg.max_epochs == 100
+        assert (each.teacher is not None) == bool(config.model.get('teacher')), each.name
         assert cell(each.name, scale) == each
-    assert composed >= 250
+    assert composed >= 480
 
 
 def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
@@ -83,6 +85,30 @@ def test_taps_count_from_the_last_stage_and_branches_need_residual_blocks():
     assert compose(cell('table1/seresnet50_cifar100/dks')).model.supervisions.dks.trunk == 'branch'
 
 
+def test_every_cell_of_the_distillation_tables_runs_and_names_what_is_trained_first():
+    for table in ('table7', 'table8'):
+        for scale in ('paper', 'mini'):
+            assert not any(why_not(each) for each in cells(table, scale))
+    mobile = cell('table8/mobilenet_v2_cifar100/at')
+    attention = compose(mobile).model.supervisions['at']
+    assert (tuple(attention.taps), tuple(attention.teacher_taps)) == ((1, 2, 4, 7), (0, 1, 2, 3))
+    embedding = compose(cell('table8/shufflenet_v1_cifar10/cds_distill')).model.supervisions.embedding
+    assert (tuple(embedding.taps), tuple(embedding.teacher_taps)) == ((0, 1, 2), (1, 2, 3))
+    assert [each.name for each in mobile.first] == ['table1/resnet50_cifar100/cds']
+    quoted = cell('table7/resnet18_in1k/sskd')
+    assert [each.name for each in quoted.first] == [
+        'table3/resnet34_in1k/plain',
+        'table3/resnet34_in1k/sskd_teacher-plain',
+    ]
+    stage = compose(quoted.first[1])
+    assert (stage.model.backbone.depth, tuple(stage.model.frozen)) == (34, ('backbone', 'neck', 'head'))
+    assert cell('table8/mini_teacher_fashion/sskd_teacher', 'mini').start == cell(
+        'table8/mini_teacher_fashion/cds', 'mini'
+    )
+    kd = compose(cell('table8/resnet18_cifar100/kd'))
+    assert kd.model.head.loss.loss_weight == 0.1
+
+
 def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
     found = {each.method: compose(each) for each in cells('table1', 'mini')}
     assert set(found) == {*DEEP, 'plain_both', 'cds_both'}
@@ -103,7 +129,10 @@ def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
     [
         (lambda: cells('table10'), "there is no 'table10'; choose one of table1, table2"),
         (lambda: cell('table1/resnet18_cifar100/cd'), 'similar names: table1/resnet18_cifar100/cds'),
-        (lambda: compose(cell('table7/resnet18_in1k/crd')), 'table7/resnet18_in1k/crd is not run by this build'),
+        (
+            lambda: compose(cell('table9/resnet50_in1k/byol-1000_and_80_epochs')),
+            'is not run by this build: this build has',
+        ),
         (
             lambda: compose(Cell('table2', 'resnet18', 'cifar10', 'cds_feature')),
             r'CDS and naive feature distillation has no config .*configs/distill/resnet18_cifar10-feature\.py',
@@ -225,6 +254,16 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     folder = tmp_path / 'table1/resnet50_cifar100/cds/seed_0'
     assert [label for label, *_ in seen] == ['table1/resnet50_cifar100/cds', 'table8/resnet18_cifar100/cds_distill']
     assert seen[1][1].to_dict() == dict(config=str(folder / 'cell.py'), checkpoint=f'{folder}/epoch_300.pth')
+    seen.clear()
+    module.main(['run', 'table8/mini_fashion/sskd', '--scale', 'mini', '--seeds', '4', '--out', str(tmp_path)])
+    assert [label.split('/', 1)[1] for label, *_ in seen] == [
+        'mini_teacher_fashion/cds',
+        'mini_teacher_fashion/sskd_teacher',
+        'mini_fashion/sskd',
+    ]
+    stage = tmp_path / 'table8/mini_teacher_fashion/sskd_teacher/seed_4'
+    assert Config.fromfile(stage / 'cell.py').load_from.endswith('mini_teacher_fashion/cds/seed_4/epoch_300.pth')
+    assert seen[2][1].to_dict() == dict(config=str(stage / 'cell.py'), checkpoint=f'{stage}/epoch_300.pth')
     seen.clear()
     module.main(['run', 'figure2', '--seeds', '5', '--out', str(tmp_path)])
     assert {options for *_, options in seen} == {('train_dataloader.dataset.seed=5',)}

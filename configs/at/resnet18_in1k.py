@@ -1,0 +1,10 @@
+"""AT, ResNet-50 to ResNet-18, ImageNet-1k (Table 7 of the paper).
+
+Attention maps of all stages follow the teacher's.
+First the teacher: python tools/train.py configs/cds/resnet50_in1k.py
+Ours: not run yet. Command: python tools/train.py configs/at/resnet18_in1k.py
+The paper of CDS states no setting of it; weight 1000 and the squared form from the authors' code.
+"""
+
+_base_ = './resnet50_in1k.py'
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))

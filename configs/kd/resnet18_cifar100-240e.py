@@ -1,0 +1,18 @@
+"""KD, ResNet-50 to ResNet-18, CIFAR-100, as the distillation literature trains it.
+
+The softened classes follow the teacher's.
+First the teacher: python tools/train.py configs/plain/resnet50_cifar100-240e.py
+Ours: not run yet. Command: python tools/train.py configs/kd/resnet18_cifar100-240e.py
+Not from the paper of CDS: 240 epochs, 64 images, plain crops and a plain teacher; weights 0.1 and 0.9 and
+temperature 4 from the benchmarks of the distillation literature.
+"""
+
+_base_ = [
+    '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar100_literature.py',
+    '../_base_/schedules/cifar_240e.py', '../_base_/runtime.py']
+model = dict(
+    head=dict(num_classes={{_base_.num_classes}}, loss=dict(loss_weight=0.1)),
+    teacher=dict(
+        config='mmcds::plain/resnet50_cifar100-240e.py',
+        checkpoint='work_dirs/plain/resnet50_cifar100-240e/epoch_240.pth'),
+    supervisions=dict(kd=dict(type='KDSupervision', temperature=4.0, loss_weight=0.9)))

@@ -1,0 +1,19 @@
+"""SP, ResNet-50 to ResNet-18, CIFAR-100 (Table 8 of the paper).
+
+Images that are alike for the teacher are alike for the student.
+First the teacher: python tools/train.py configs/cds/resnet50_cifar100.py
+Ours: not run yet. Command: python tools/train.py configs/sp/resnet18_cifar100.py
+The paper of CDS states no setting of it, and no teacher; weight 3000 from the benchmarks of the distillation
+literature.
+"""
+
+# Often changed: model.teacher.config and checkpoint; model.supervisions.sp.taps and loss_weight.
+_base_ = [
+    '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar100.py',
+    '../_base_/schedules/cifar_300e.py', '../_base_/runtime.py']
+model = dict(
+    head=dict(num_classes={{_base_.num_classes}}),
+    teacher=dict(
+        config='mmcds::cds/resnet50_cifar100.py',
+        checkpoint='work_dirs/cds/resnet50_cifar100/epoch_300.pth'),
+    supervisions=dict(sp=dict(type='SPSupervision', taps=(3,), loss_weight=3000.0)))

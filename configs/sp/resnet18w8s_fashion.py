@@ -1,0 +1,14 @@
+"""SP, a small ResNet-18 to one of half the width, the embedded images.
+
+Images that are alike for the teacher are alike for the student.
+First the teacher: python tools/train.py configs/distill/resnet18w16s_fashion-teacher.py
+Not from the paper: the student of configs/distill/resnet18w8s_fashion.py, minutes on two cores.
+Ours: not run yet. Command: python tools/train.py configs/sp/resnet18w8s_fashion.py
+"""
+
+_base_ = '../distill/resnet18w8s_fashion-plain.py'
+model = dict(
+    teacher=dict(
+        config='mmcds::distill/resnet18w16s_fashion-teacher.py',
+        checkpoint='work_dirs/distill/resnet18w16s_fashion-teacher/epoch_15.pth'),
+    supervisions=dict(sp=dict(type='SPSupervision', taps=(3,), loss_weight=3000.0)))
