@@ -43,6 +43,7 @@ def narrow(tmp_path_factory):
             path.write_text(
                 f'_base_ = {config!r}\nmodel = dict(backbone=dict(base_channels=4, stem_channels=4), '
                 f'head=dict(in_channels={width}))\n'
+                "custom_hooks = [dict(type='PrepareSupervisionsHook'), dict(type='CheckCheckpointHook')]\n"
             )
             torch.manual_seed(0)
             with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -79,7 +80,7 @@ def train(tool, config, folder, data, epochs, *options, resume=False):
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
 def test_config_of_a_rival_trains_validates_and_saves(leaf, tool, tmp_path, data, any_checksum, narrow):
     config = Config.fromfile(ROOT / leaf)
-    options = ["custom_hooks=[dict(type='PrepareSupervisionsHook'),dict(type='CheckCheckpointHook')]"]
+    options = []
     if config.model.get('teacher'):
         files = narrow(config.model.teacher.config)
         options += [f'model.teacher.config={files[0]}', f'model.teacher.checkpoint={files[1]}']
