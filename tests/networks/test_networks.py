@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_on_meta
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmcds.errors import ConfigError
+from mmcds.export import export_backbone
 from mmcds.paper import NETWORKS
 from mmcds.paper.compose import adapt, read
-from mmcds.paper.tables import CIFAR_NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Which library defines a network: torchvision, or timm where torchvision does not.
@@ -67,7 +69,7 @@ def test_shufflenet_v1_has_the_size_that_the_host_publishes():
     assert sum(p.numel() for p in build_on_meta(fragment('shufflenet_v1', '')).parameters()) == 1_865_728
 
 
-@pytest.mark.parametrize('name', [name for name in NETWORKS if name != 'mini'])
+@pytest.mark.parametrize('name', [name for name in NETWORKS if not name.startswith('mini')])
 def test_cifar_form_differs_by_the_stem_only(name):
     large, small = (build_on_meta(fragment(name, stem)) for stem in ('', '_cifar'))
     assert small.head.num_classes == 10
@@ -89,20 +91,21 @@ NARROW = {
     'mobilenet_v1': dict(base_channels=8),
     **{
         name: dict(base_channels=4, stem_channels=4)
-        for name in CIFAR_NETWORKS
+        for name in NETWORKS
         if name.split('_')[0].startswith(('resnet', 'seresnet', 'preact'))
     },
 }
 
 
-@pytest.mark.parametrize('name', CIFAR_NETWORKS)
-def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name):
+@pytest.mark.parametrize('stem, side', [('_cifar', 32), ('', 64)])
+@pytest.mark.parametrize('name', [name for name in NETWORKS if not name.startswith('mini')])
+def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, stem, side, tmp_path):
     """All methods of the tables at once; the heads of one do not touch those of another."""
-    model = fragment(name, '_cifar')
+    model = fragment(name, stem)
     model.backbone.merge(NARROW.get(name, {}))
     if name in NARROW:
         probe = dict(model, head=None, type='ImageClassifier')
-        width = build_on_meta(probe).backbone(torch.zeros(1, 3, 32, 32, device='meta'))[-1].shape[1]
+        width = build_on_meta(probe).backbone(torch.zeros(1, 3, side, side, device='meta'))[-1].shape[1]
         model.head.in_channels = width
     plain = build_on_meta(model)
     supervisions = {}
@@ -110,23 +113,39 @@ def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name):
         supervisions.update(read(ROOT / f'configs/{method}/resnet18_cifar100.py').model.supervisions)
     for supervision in supervisions.values():
         adapt(supervision, NETWORKS[name])
+    model.supervisions = supervisions
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        full = MODELS.build(dict(model, supervisions=supervisions))
+        full = MODELS.build(model)
     assert set(full.supervisions) == {'dsn', 'dks', 'dhm', 'cds'}
     assert {k: v for k, v in shapes(full).items() if not k.startswith('supervisions.')} == shapes(plain)
     full.init_weights()
     samples = [DataSample().set_gt_label(label) for label in (1, 2)]
-    losses = full.loss(torch.randn(2, 2, 3, 32, 32), samples)
+    optimizer = torch.optim.SGD(full.parameters(), lr=1e-3)
+    losses = full.loss(torch.randn(2, 2, 3, side, side), samples)
     sum(value for key, value in losses.items() if 'loss' in key).backward()
     for key, parameter in full.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
+    optimizer.step()
+    checkpoint = dict(state_dict=full.state_dict(), meta=dict(cfg=Config(dict(model=model)).pretty_text))
+    torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+    manifest = export_backbone(tmp_path / 'epoch_1.pth', tmp_path / 'backbone.pth')
+    assert manifest['num_parameters'] == sum(parameter.numel() for parameter in plain.backbone.parameters())
     full.eval()
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, side, side)
     with torch.no_grad():
         before = full(images, mode='tensor')
+        assert operations(full, images) == operations(plain, images.to('meta'))
         full.supervisions.clear()
         assert torch.equal(full(images, mode='tensor'), before)
+
+
+def operations(model, images):
+    """Floating-point operations of a prediction."""
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(images, mode='tensor')
+    return counter.get_total_flops()
 
 
 def test_a_tap_of_a_preactivation_network_comes_after_batchnorm_and_relu():
