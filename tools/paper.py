@@ -76,6 +76,9 @@ def prepare(each: Cell, seed: int, args: Namespace, teacher: Path | None = None)
     if teacher is not None:
         config.model.teacher.config = str(teacher / 'cell.py')
         config.model.teacher.checkpoint = (teacher / 'last_checkpoint').read_text().strip()
+    if each.start:
+        start = run_folder(args.out, cell(each.start, args.scale), seed)
+        config.model.backbone.init_cfg.checkpoint = (start / 'last_checkpoint').read_text().strip()
     config.dump(folder / 'cell.py')
     return Run(
         label=each.name,
@@ -87,7 +90,7 @@ def prepare(each: Cell, seed: int, args: Namespace, teacher: Path | None = None)
 
 
 def run_cells(args: Namespace) -> list[dict]:
-    """Train what this build runs and has not been trained, teachers first; then print the tables."""
+    """Train what this build runs and has not been trained, teachers and starts first; then print the tables."""
     wanted = chosen(args.cells, args.scale)
     skipped = [each for each in wanted if why_not(each)]
     wanted = [each for each in wanted if not why_not(each)]
@@ -100,6 +103,7 @@ def run_cells(args: Namespace) -> list[dict]:
         devices = os.environ['CUDA_VISIBLE_DEVICES'].split(',')[: len(devices)]
     jobs = args.jobs or max(1, len(devices))
     teachers = {each.teacher: cell(each.teacher, args.scale) for each in wanted if each.teacher}
+    teachers |= {each.start: cell(each.start, args.scale) for each in wanted if each.start}
     records = execute([prepare(each, seed, args) for each in teachers.values() for seed in args.seeds], jobs, devices)
     records += execute(
         [
