@@ -16,9 +16,9 @@ _GET = 'Unpack images.tar and lists.tar of the official site there'
 
 @DATASETS.register_module()
 class StanfordDogs(BaseDataset):
-    """120 breeds of dogs: 12,000 training and 8,580 test images. http://vision.stanford.edu/aditya86/ImageNetDogs
+    """120 breeds of dogs: 12,000 training and 8,580 test images.
 
-    The official archives, unpacked into one folder::
+    The official archives of http://vision.stanford.edu/aditya86/ImageNetDogs, unpacked into one folder::
 
         stanford_dogs
         ├── Images                        (images.tar)

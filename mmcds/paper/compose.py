@@ -90,8 +90,8 @@ def compose(cell: Cell) -> Config:
     for supervision in (config.model.get('supervisions') or {}).values():
         adapt(supervision, network)
     if cell.start:
-        checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'  # what the method's own leaf leaves
-        config.checkpoint = checkpoint
+        # the file that the ImageNet leaf of this method leaves; a plain leaf names that of plain training
+        config.checkpoint = checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
         config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
     return config

@@ -1,4 +1,4 @@
-"""The fine-grained sets are read from their official layouts, with labels from 0; mistakes of Stanford Dogs are named."""
+"""The fine-grained sets are read from their official layouts, labels from 0; what is wrong with dogs is named."""
 
 import shutil
 
@@ -19,7 +19,8 @@ PER_CLASS = dict(cub200=(1, 1), cars=(1, 1), flowers=(2, 1), dogs=(1, 1), aircra
 
 
 def build(name, loader, **changes):
-    return DATASETS.build({**Config.fromfile(resources() / f'configs/_base_/datasets/{name}.py')[loader].dataset, **changes})
+    config = Config.fromfile(resources() / f'configs/_base_/datasets/{name}.py')
+    return DATASETS.build({**config[loader].dataset, **changes})
 
 
 @pytest.mark.parametrize('name', FINE_GRAINED)
@@ -78,14 +79,20 @@ def rewrite(root, **changes):
 @pytest.mark.parametrize(
     'spoil, message',
     [
-        (lambda root: shutil.rmtree(root / 'Images'), r"needs the folder Images .*holds \['file_list.mat', .*images\.tar"),
+        (
+            lambda root: shutil.rmtree(root / 'Images'),
+            r"needs the folder Images .*holds \['file_list.mat', .*images\.tar",
+        ),
         (lambda root: (root / 'train_list.mat').unlink(), r'the file train_list\.mat, but holds .*lists\.tar'),
         (lambda root: shutil.rmtree(root), r'needs the folder Images .*but holds nothing'),
         (lambda root: (root / 'train_list.mat').write_bytes(b'<html>' * 40), 'cannot be read as a MATLAB file'),
         (lambda root: (root / 'train_list.mat').write_bytes(b''), 'cannot be read as a MATLAB file'),
         (lambda root: rewrite(root, labels=np.array([[1], [2]])), 'equal length, but has 3 and 2 entries'),
         (lambda root: savemat(root / 'train_list.mat', dict(x=1)), r"has 0 and 0 entries; its variables are \['x'\]"),
-        (lambda root: rewrite(root, labels=np.array([[1], [2], [2]])), r'n1-Name_1/1\.jpg the label 2, .* of n2-Name_2'),
+        (
+            lambda root: rewrite(root, labels=np.array([[1], [2], [2]])),
+            r'n1-Name_1/1\.jpg the label 2, .* of n2-Name_2',
+        ),
         (lambda root: rewrite(root, labels=np.array([[0], [0], [1]])), r'2 labels from 0 to 1; they must be 1 to 2'),
     ],
 )
@@ -104,5 +111,5 @@ def test_a_truncated_list_of_dogs_is_refused(dogs):
     whole = (dogs / 'test_list.mat').read_bytes()
     for length in (130, 200, len(whole) // 2, len(whole) - 5):
         (dogs / 'test_list.mat').write_bytes(whole[:length])
-        with pytest.raises(ConfigError, match='cannot be read as a MATLAB|needs file_list and labels'):
+        with pytest.raises(ConfigError, match=r'cannot be read as a MATLAB|needs file_list and labels'):
             StanfordDogs(data_root=str(dogs), split='test')
