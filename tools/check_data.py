@@ -207,9 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     if faults:
         raise SystemExit(1)
     in_files = any(split.files for split in splits)
-    console.print(
-        f'ok: all files {"exist" if args.quick else "open as images"}' if in_files else 'ok: all images read'
-    )
+    looked = f'all files {"exist" if args.quick else "open as images"}' if in_files else 'all images were read'
+    console.print(f'ok: {looked}')
 
 
 if __name__ == '__main__':
