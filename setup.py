@@ -67,7 +67,14 @@ setup(
         'calib': ['torchmetrics>=1.4'],
         'timm': ['timm>=1.0'],
         'tensorboard': ['tensorboard>=2.14'],
-        'dev': ['pytest>=8', 'pytest-xdist', 'pytorch-metric-learning==2.9.0', 'ruff==0.17.6', 'mypy==2.4.1'],
+        'dev': [
+            'pytest>=8',
+            'pytest-xdist',
+            'pytorch-metric-learning==2.9.0',
+            'scipy>=1.11',  # writes the .mat files of the replicas
+            'ruff==0.17.6',
+            'mypy==2.4.1',
+        ],
     },
     zip_safe=False,
 )

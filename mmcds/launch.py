@@ -192,7 +192,7 @@ def run_tool(main: Callable[[], object]) -> None:
         sys.exit(f'mmcds: error: {error}')
     except URLError as error:
         sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). {where}')
-    except (AssertionError, LookupError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # readers of data sets have errors of their own
         dataset = unloadable_dataset(error)
         if dataset is None:
             raise

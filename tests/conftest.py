@@ -71,6 +71,11 @@ def data_root(tmp_path_factory) -> Path:
     replicas.write_cifar10(root / 'cifar10')
     replicas.write_cifar100(root / 'cifar100')
     replicas.write_imagenet(root / 'imagenet')
+    replicas.write_cub(root / 'CUB_200_2011')
+    replicas.write_cars(root / 'stanford_cars')
+    replicas.write_flowers(root / 'flowers102')
+    replicas.write_dogs(root / 'stanford_dogs')
+    replicas.write_aircraft(root / 'fgvc-aircraft-2013b')
     return root
 
 

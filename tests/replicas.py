@@ -1,11 +1,14 @@
 """Tiny data sets in the true on-disk formats: the files a download would give, with a few random images."""
 
+import itertools
 import json
 import pickle
 from pathlib import Path
 
 import cv2
 import numpy as np
+from mmpretrain.datasets.categories import CUB_CATEGORIES, FGVCAIRCRAFT_CATEGORIES, STANFORDCARS_CATEGORIES
+from scipy.io import savemat
 
 
 def _pickle(path: Path, content: dict) -> None:
@@ -143,3 +146,116 @@ def write_coco(root: Path, train: int = 4, val: int = 2) -> None:
             'categories': categories,
         }
         (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+
+
+# ---- the fine-grained sets: every class has the same number of images, whose bytes repeat
+
+
+def _write_images(paths: list[Path], seed: int) -> None:
+    """Four JPEG files of several sizes, one of them grey, over and over."""
+    rng = np.random.default_rng(seed)
+    shapes = [(48, 64, 3), (80, 60, 3), (50, 50), (44, 90, 3)]
+    encoded = [cv2.imencode('.jpg', rng.integers(0, 256, shape, dtype=np.uint8))[1].tobytes() for shape in shapes]
+    for path, content in zip(paths, itertools.cycle(encoded)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _savemat(path: Path, content: dict) -> None:
+    """A compressed file of version 5, as MATLAB writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, content, do_compression=True)
+
+
+def _cells(values: list[str], shape: tuple[int, int]) -> np.ndarray:
+    """A MATLAB cell array of strings."""
+    array = np.empty(shape, dtype=object)
+    array.flat = values
+    return array
+
+
+def _structs(rows: list[tuple], fields: list[str]) -> np.ndarray:
+    """A MATLAB row of structs."""
+    return np.array([tuple(row) for row in rows], dtype=[(field, object) for field in fields])[None]
+
+
+def write_cub(root: Path, train: int = 1, test: int = 1) -> None:
+    """images/NNN.Name/*.jpg and the tables images, image_class_labels, train_test_split and classes, all from 1."""
+    names = [f'{i:03d}.{name}' for i, name in enumerate(CUB_CATEGORIES, 1)]
+    rows = [
+        (f'{name}/{name[4:]}_{i:04d}_{i}.jpg', label, int(i < train))
+        for label, name in enumerate(names, 1)
+        for i in range(train + test)
+    ]
+    _write_images([root / 'images' / file for file, *_ in rows], seed=4)
+    columns = zip(*rows, strict=True)
+    for name, column in zip(('images', 'image_class_labels', 'train_test_split'), columns, strict=True):
+        (root / f'{name}.txt').write_text(''.join(f'{i} {value}\n' for i, value in enumerate(column, 1)))
+    (root / 'classes.txt').write_text(''.join(f'{i} {name}\n' for i, name in enumerate(names, 1)))
+
+
+def write_cars(root: Path, train: int = 1, test: int = 1, devkit: bool = False) -> None:
+    """car_ims/*.jpg and cars_annos.mat; with ``devkit`` the other official form, cars_{train,test}/*.jpg."""
+    rows = [
+        (8, 9, 40, 41, label, int(i >= train))
+        for label in range(1, len(STANFORDCARS_CATEGORIES) + 1)
+        for i in range(train + test)
+    ]
+    box = ['bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2', 'class']
+    if not devkit:
+        files = [f'car_ims/{i:06d}.jpg' for i in range(1, len(rows) + 1)]
+        named = [(file, *row) for file, row in zip(files, rows, strict=True)]
+        classes = _cells(list(STANFORDCARS_CATEGORIES), (1, len(STANFORDCARS_CATEGORIES)))
+        annotations = _structs(named, ['relative_im_path', *box, 'test'])
+        _savemat(root / 'cars_annos.mat', dict(annotations=annotations, class_names=classes))
+        _write_images([root / file for file in files], seed=5)
+        return
+    for split, name in ((0, 'cars_train_annos'), (1, 'cars_test_annos_withlabels')):
+        found = [row[:5] for row in rows if row[5] == split]
+        files = [f'{i:05d}.jpg' for i in range(1, len(found) + 1)]
+        named = [(*row, file) for file, row in zip(files, found, strict=True)]
+        _savemat(root / 'devkit' / f'{name}.mat', dict(annotations=_structs(named, [*box, 'fname'])))
+        _write_images([root / f'cars_{"test" if split else "train"}' / file for file in files], seed=5)
+
+
+def write_flowers(root: Path) -> None:
+    """jpg/image_NNNNN.jpg, imagelabels.mat and setid.mat; one image per class in train, val and test each."""
+    labels = np.repeat(np.arange(1, 103), 3)
+    numbers = np.arange(1, len(labels) + 1)
+    _write_images([root / 'jpg' / f'image_{number:05d}.jpg' for number in numbers], seed=6)
+    _savemat(root / 'imagelabels.mat', dict(labels=labels[None].astype(np.uint8)))
+    splits = {key: numbers[place::3][None].astype(np.uint16) for place, key in enumerate(('trnid', 'valid', 'tstid'))}
+    _savemat(root / 'setid.mat', splits)
+
+
+def write_dogs(root: Path, train: int = 1, test: int = 1, classes: int = 120) -> None:
+    """Images/nXXXXXXXX-Name/*.jpg and {train,test,file}_list.mat with columns of files and of labels from 1."""
+    folders = ['n02085620-Chihuahua', *(f'n{2085620 + i:08d}-flat-coated_breed_{i}' for i in range(1, classes))]
+    splits: dict[str, list[tuple[str, int]]] = dict(train=[], test=[])
+    for label, folder in enumerate(folders, 1):
+        for i in range(train + test):
+            splits['train' if i < train else 'test'].append((f'{folder}/{folder.split("-")[0]}_{i}.jpg', label))
+    for name, rows in {**splits, 'file': splits['train'] + splits['test']}.items():
+        files, shape = [file for file, _ in rows], (len(rows), 1)
+        columns = dict(
+            file_list=_cells(files, shape),
+            annotation_list=_cells([file.removesuffix('.jpg') for file in files], shape),
+            labels=np.array([[label] for _, label in rows], dtype=np.float64),
+        )
+        _savemat(root / f'{name}_list.mat', columns)
+        _write_images([root / 'Images' / file for file in files], seed=7)
+
+
+def write_aircraft(root: Path) -> None:
+    """data/images/NNNNNNN.jpg and data/images_variant_*.txt; one image per variant in train, val and test each."""
+    splits: dict[str, list[str]] = dict(train=[], val=[], test=[])
+    paths = []
+    for place, name in enumerate(FGVCAIRCRAFT_CATEGORIES):
+        for i, lines in enumerate(splits.values()):
+            number = f'{3 * place + i:07d}'
+            paths.append(root / 'data/images' / f'{number}.jpg')
+            lines.append(f'{number} {name}')
+    _write_images(paths, seed=8)
+    for split, lines in {**splits, 'trainval': splits['train'] + splits['val']}.items():
+        (root / 'data' / f'images_variant_{split}.txt').write_text('\n'.join(lines) + '\n')
+    (root / 'data/variants.txt').write_text('\n'.join(FGVCAIRCRAFT_CATEGORIES) + '\n')

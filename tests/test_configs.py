@@ -4,15 +4,22 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from conftest import ONE_STEP
+from conftest import ONE_STEP, forget_runs
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+
+from mmcds.errors import ConfigError
+from mmcds.paper.tables import FINE_GRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ('cds', 'dhm', 'dks', 'dsn', 'plain')  # other folders are executed by the tests of their methods
 LEAVES = sorted(path.relative_to(ROOT) for method in METHODS for path in (ROOT / 'configs' / method).glob('*.py'))
 SMALL = [*ONE_STEP, 'train_dataloader.batch_size=2', 'train_dataloader.dataset.indices=4']
 RIVALS = ('dhm', 'dks', 'dsn')  # their heads are large: executed on networks of 4 channels
+NARROW = dict(base_channels=4, stem_channels=4)
 #: Backbones of other families, executed at a size that costs nothing.
 TINY = {
     'swin': (
@@ -29,13 +36,18 @@ TINY = {
 }
 
 
+def fine_grained(leaf):
+    """Whether the data set of a leaf is one of Tables 5 and 6."""
+    return leaf.stem.split('_')[1].split('-')[0] in FINE_GRAINED
+
+
 def small(leaf, folder):
     """The leaf itself, or one that inherits it and makes its network small."""
     kind = leaf.name.split('-')[0]
     model = TINY.get(kind)
-    if leaf.parts[1] in RIVALS:
+    if leaf.parts[1] in RIVALS or fine_grained(leaf):
         width = 128 if 'resnet50' in leaf.name else 32
-        model = f'backbone=dict(base_channels=4, stem_channels=4), head=dict(in_channels={width})'
+        model = f'backbone={NARROW}, head=dict(in_channels={width})'
     if model is None:
         return ROOT / leaf
     path = folder / leaf.name
@@ -44,10 +56,26 @@ def small(leaf, folder):
     return path
 
 
+@pytest.fixture(scope='session')
+def narrow_start(tmp_path_factory):
+    """A backbone that a finetuned config can start from, once it is small, and its file."""
+    torch.manual_seed(1)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(dict(type='ResNet', depth=50, **NARROW))
+    path = tmp_path_factory.mktemp('start') / 'epoch_90.pth'
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in network.state_dict().items()}), path)
+    return path
+
+
 @pytest.mark.parametrize('leaf', LEAVES, ids=str)
-def test_config_trains_validates_saves_and_resumes(leaf, tool, tmp_path, data_root, any_checksum):
+def test_config_trains_validates_saves_and_resumes(
+    leaf, tool, tmp_path, data_root, any_checksum, narrow_start, monkeypatch
+):
     # the others differ from these in depth or data set alone, resume what these resume, and report like them
-    whole = leaf.parts[1] not in RIVALS or leaf.stem in ('resnet18_cifar100', 'resnet50_in1k', 'resnet18w16_fashion')
+    fine = ('resnet50_cub200', 'resnet50_cub200-finetune')
+    typical = ('resnet18_cifar100', 'resnet50_in1k', 'resnet18w16_fashion', *fine)
+    whole = leaf.stem in typical or not (leaf.parts[1] in RIVALS or fine_grained(leaf))
+    monkeypatch.setenv('MMCDS_BACKBONE', str(narrow_start))
 
     def run(epochs, *arguments):
         return tool('train').main(
@@ -86,11 +114,15 @@ def test_header_gives_the_command_that_runs_this_file(leaf):
 
 
 @pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parts[1] == 'cds'], ids=str)
-def test_plain_twin_differs_in_method_and_views_only(leaf):
+def test_plain_twin_differs_in_method_and_views_only(leaf, monkeypatch):
+    monkeypatch.delenv('MMCDS_BACKBONE', raising=False)
     twin = ROOT / 'configs' / 'plain' / leaf.name.replace('-paper', '')
     ours, plain = Config.fromfile(ROOT / leaf), Config.fromfile(twin)
     assert plain.model.get('supervisions') is None
     ours.model.pop('supervisions')
+    if leaf.stem.endswith('-finetune'):
+        checkpoints = [config.model.backbone.init_cfg.pop('checkpoint') for config in (ours, plain)]
+        assert checkpoints[0].replace('/cds/', '/plain/') == checkpoints[1] != checkpoints[0]
     for key in (
         'model',
         'optim_wrapper',
@@ -122,6 +154,26 @@ def test_recipe_is_the_one_of_paper_and_released_code(name, epochs, batch, lr, d
     assert (tuple(cds.neck.taps), cds.neck.head) == ((0, 1, 2, 3), 'sepconv')
     paper = Config.fromfile(ROOT / f'configs/cds/{name}-paper.py').model.supervisions.cds.neck
     assert (tuple(paper.taps), paper.head) == ((0, 1, 2), 'sepconv+mlp')
+
+
+def test_a_finetuned_classifier_starts_from_the_backbone_or_not_at_all(
+    tool, tmp_path, data_root, narrow_start, monkeypatch
+):
+    leaf = Path('configs/plain/resnet50_cars-finetune.py')
+    arguments = [str(small(leaf, tmp_path)), '--work-dir', str(tmp_path / 'run'), '--data-root', str(data_root)]
+    state = torch.load(narrow_start)['state_dict']
+    still = [*SMALL, 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0']
+
+    def run(weights):
+        torch.save(dict(state_dict=weights), tmp_path / 'start.pth')
+        return tool('train').main([*arguments, '--cfg-options', *still])
+
+    monkeypatch.setenv('MMCDS_BACKBONE', str(tmp_path / 'start.pth'))
+    with pytest.raises(ConfigError, match=r'start\.pth gives ResNet only 52 of its 53 convolutions'):
+        run({key: value for key, value in state.items() if 'layer4.2.conv3' not in key})
+    forget_runs()
+    found = run(state).model.backbone.named_parameters()
+    assert all(torch.equal(value, state[f'backbone.{key}']) for key, value in found)
 
 
 def test_every_leaf_is_in_a_metafile_and_every_entry_is_a_file():

@@ -25,7 +25,7 @@ import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
 from mmcds.launch import OPTIONS_HELP, run_tool
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
-from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, seed_options
+from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, finetuned, seed_options
 from mmcds.paper.report import HEADER, run_folder
 from mmcds.sweep import Run, execute
 
@@ -77,7 +77,11 @@ def prepare(each: Cell, seed: int, args: Namespace) -> Run:
         config.model.teacher.config = str(run_folder(args.out, each.teacher, seed) / 'cell.py')
         config.model.teacher.checkpoint = last_checkpoint(args.out, each.teacher, seed)
     if each.start is not None:
-        config.load_from = last_checkpoint(args.out, each.start, seed)
+        checkpoint = last_checkpoint(args.out, each.start, seed)
+        if finetuned(each):
+            config.model.backbone.init_cfg.checkpoint = checkpoint
+        else:
+            config.load_from = checkpoint
     config.dump(folder / 'cell.py')
     return Run(
         label=each.name,
@@ -94,7 +98,7 @@ def last_checkpoint(out: str, each: Cell, seed: int) -> str:
 
 
 def run_cells(args: Namespace) -> list[dict]:
-    """Train what this build runs and has not been trained, teachers first; then print the tables."""
+    """Train what this build runs and has not been trained, teachers and starts first; then print the tables."""
     wanted = chosen(args.cells, args.scale)
     skipped = [each for each in wanted if why_not(each)]
     wanted = [each for each in wanted if not why_not(each)]

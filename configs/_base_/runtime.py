@@ -15,6 +15,7 @@ custom_hooks = [
     dict(type='ViewColorHook'),
     dict(type='CheckDataHook'),
     dict(type='PrepareSupervisionsHook'),  # does nothing unless a method keeps something for every image
+    dict(type='CheckBackboneHook'),  # where backbone.init_cfg names a file
     dict(type='CheckCheckpointHook'),
     dict(type='TeacherRecordHook'),  # does nothing without a teacher
     dict(type='SyncBuffersHook'),  # the same BatchNorm statistics on every rank before validation

@@ -6,6 +6,7 @@ from mmcds.datasets.listing import QuickFolders, QuickImageNet
 from mmcds.datasets.partially_labelled import PartiallyLabelledDataset
 from mmcds.datasets.sample_batch import SampleBatch, collate_samples
 from mmcds.datasets.semi_batch_sampler import SemiBatchSampler
+from mmcds.datasets.stanford_dogs import StanfordDogs
 
 __all__ = [
     'EmbeddedFashionMNIST',
@@ -17,5 +18,6 @@ __all__ = [
     'QuickImageNet',
     'SampleBatch',
     'SemiBatchSampler',
+    'StanfordDogs',
     'collate_samples',
 ]

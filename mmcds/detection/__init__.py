@@ -19,7 +19,7 @@ with without_noise():
     import mmdet.evaluation
     import mmdet.models  # noqa: F401
 
-    from mmcds.detection.check import CheckBackboneHook, CheckDetectionDataHook
+    from mmcds.detection.check import CheckDetectionDataHook
     from mmcds.detection.dataset import CheckedCocoDataset
 
-__all__ = ['CheckBackboneHook', 'CheckDetectionDataHook', 'CheckedCocoDataset', 'install_operators']
+__all__ = ['CheckDetectionDataHook', 'CheckedCocoDataset', 'install_operators']

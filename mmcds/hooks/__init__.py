@@ -1,5 +1,6 @@
 """Reproducible random streams, checks before the run, and what is left after it."""
 
+from mmcds.hooks.backbone import CheckBackboneHook
 from mmcds.hooks.check import CheckCheckpointHook, CheckDataHook
 from mmcds.hooks.compile import CompileHook
 from mmcds.hooks.prepare import PrepareSupervisionsHook
@@ -10,6 +11,7 @@ from mmcds.hooks.teacher import TeacherRecordHook
 from mmcds.hooks.views import ViewColorHook
 
 __all__ = [
+    'CheckBackboneHook',
     'CheckCheckpointHook',
     'CheckDataHook',
     'CompileHook',

@@ -59,7 +59,7 @@ class Cell:
         paper_top5: Its top-5 accuracy, likewise.
         source: Where the paper's number comes from, as far as known, or that we do not have it.
         teacher: Cell to be trained first, whose checkpoint is this one's teacher.
-        start: Cell to be trained first, whose checkpoint this one starts from.
+        start: Cell to be trained first, from whose network this one starts; from its backbone on other data.
         missing: Why this build does not run it; empty if it does.
     """
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from mmpretrain.registry import MODELS
 from mmcds.errors import ConfigError
 from mmcds.host import resources
 from mmcds.paper.cells import Cell, Method, Network
-from mmcds.paper.tables import METHODS, NETWORKS
+from mmcds.paper.tables import FINE_GRAINED, METHODS, NETWORKS
 
 #: Network and data set of the leaf that every method has for a data set.
 BASES = dict(
-    cifar10='resnet18_cifar10', cifar100='resnet18_cifar100', in1k='resnet50_in1k', fashion='resnet18w16_fashion'
+    cifar10='resnet18_cifar10',
+    cifar100='resnet18_cifar100',
+    in1k='resnet50_in1k',
+    fashion='resnet18w16_fashion',
+    **{name: f'resnet50_{name}' for name in FINE_GRAINED},
 )
 #: What the method's leaf adds to the model of a network.
 METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
@@ -42,16 +47,23 @@ def why_not(cell: Cell) -> str:
     return cell.missing or METHODS[cell.method].missing
 
 
+def finetuned(cell: Cell) -> bool:
+    """Whether a cell starts from a backbone that was trained on other data."""
+    return cell.start is not None and cell.start.dataset != cell.dataset
+
+
 def leaf(cell: Cell) -> Path:
-    """The method's config for the cell's data set.
+    """The method's config for the cell's data set; on a fine-grained set that of plain training, if it has none.
 
     Raises:
         ConfigError: If the method has none.
     """
     method = METHODS[cell.method]
-    base = BASES.get(cell.dataset, cell.dataset)
+    base = BASES.get(cell.dataset, cell.dataset) + ('-finetune' if finetuned(cell) else '')
     name = method.fashion if cell.dataset == 'fashion' and method.fashion else method.leaf.format(base=base)
     path = resources() / 'configs' / f'{name}.py'
+    if cell.dataset in FINE_GRAINED and not path.is_file():
+        path = resources() / 'configs' / 'plain' / f'{base}.py'
     if not path.is_file():
         raise ConfigError(f'{cell.name}: {method.title} has no config {path}. Add that file, or choose another cell.')
     return path
@@ -74,13 +86,20 @@ def compose(cell: Cell) -> Config:
     method, network = METHODS[cell.method], NETWORKS[cell.network]
     config = read(leaf(cell))
     own = config.model
-    stem = '' if cell.dataset == 'in1k' else '_cifar'
+    if cell.dataset in FINE_GRAINED:  # the method is that of ImageNet, the size of the head is not
+        own = read(leaf(replace(cell, dataset='in1k', start=None))).model
+        own.head.num_classes = config.num_classes
+    stem = '' if cell.dataset in ('in1k', *FINE_GRAINED) else '_cifar'
     config.model = read(resources() / f'configs/_base_/networks/{network.fragment}{stem}.py').model
     config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
     config.model.head.num_classes = own.head.num_classes
     config.model.head.loss = own.head.loss
     for supervision in (config.model.get('supervisions') or {}).values():
         adapt(supervision, network)
+    if finetuned(cell):
+        # the file that the ImageNet leaf of this method leaves; a plain leaf names that of plain training
+        config.checkpoint = checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
+        config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
     return config
 

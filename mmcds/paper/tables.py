@@ -92,6 +92,8 @@ METHODS = {
 }
 #: Methods that need a teacher.
 TAUGHT = (*(name for name in RIVALS if name != 'okd'), 'cds_distill', 'cds_distill_both', 'cds_feature')
+#: Data sets of Tables 5 and 6. Plain training and CDS have a leaf for each; the others train like the plain one.
+FINE_GRAINED = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
 DEEP = ('plain', 'dsn', 'dks', 'dhm', 'cds')
 #: Rows of the tables at mini scale beside the paper's own.
 MINI_EXTRA = {
@@ -142,7 +144,7 @@ def _deep(table: str, networks: tuple[str, ...], dataset: str) -> list[Cell]:
     return [_cell(table, network, dataset, method) for network in networks for method in DEEP]
 
 
-def _teacher(network: str, dataset: str, method: str = 'cds') -> Cell:
+def _trained(network: str, dataset: str, method: str = 'cds') -> Cell:
     """The cell of Tables 1 to 3 that trains this network."""
     return _cell(dict(cifar100='table1', cifar10='table2', in1k='table3')[dataset], network, dataset, method)
 
@@ -166,18 +168,18 @@ def _distill(table: str, networks: tuple[str, ...], dataset: str, rivals: tuple[
     found = []
     for network in networks:
         for method in ('plain', *rivals, 'cds_distill'):
-            teacher = _teacher('resnet50', dataset)
+            teacher = _trained('resnet50', dataset)
             if 'teacher ResNet-34' in NUMBERS.get((table, network, method), (None, None, ''))[2]:
-                teacher = _teacher('resnet34', dataset, 'plain')
+                teacher = _trained('resnet34', dataset, 'plain')
             found.append(_cell(table, network, dataset, method, teacher=_taught(method, teacher)))
     return found
 
 
-def _fine(table: str, start: str) -> list[Cell]:
-    why = 'this build has no fine-grained data sets yet'
-    sets = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
+def _fine(table: str, finetuned: bool) -> list[Cell]:
     return [
-        _cell(table, 'resnet50', dataset, method, setting=start, missing=why) for dataset in sets for method in DEEP
+        _cell(table, 'resnet50', dataset, method, start=_trained('resnet50', 'in1k', method) if finetuned else None)
+        for dataset in FINE_GRAINED
+        for method in DEEP
     ]
 
 
@@ -233,7 +235,7 @@ def _figure3() -> list[Cell]:
             'cds_distill',
             setting=f'{count} heads',
             options={'model.supervisions.cds.neck.taps': places},
-            teacher=_teacher('resnet50', 'cifar100'),
+            teacher=_trained('resnet50', 'cifar100'),
             missing='' if count == 4 else 'the teacher needs as many heads, which is not composed yet',
         )
         for network in ('resnet18', 'resnet50')
@@ -260,8 +262,8 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             for method in DEEP
         ],
     ),
-    'table5': ('Fine-grained classification from scratch', _fine('table5', 'from scratch')),
-    'table6': ('Fine-grained classification, finetuned', _fine('table6', 'finetuned')),
+    'table5': ('Fine-grained classification from scratch', _fine('table5', finetuned=False)),
+    'table6': ('Fine-grained classification, finetuned', _fine('table6', finetuned=True)),
     'table7': (
         'Distillation on ImageNet',
         _distill(

@@ -118,7 +118,7 @@ def test_weights_that_are_overwritten_after_loading_stop_the_run(start):
 def test_another_normalisation_than_the_exports_is_reported(start):
     meta = dict(normalisation=dict(mean=[72.94] * 3))
     runner = start(dict(state_dict=prefixed(build(), ''), meta=meta))
-    assert 'was trained on images normalised with mean [72.94, 72.94, 72.94], the detector uses [123.6' in said(runner)
+    assert 'was trained on images normalised with mean [72.94, 72.94, 72.94], the model uses [123.6' in said(runner)
     shutil.rmtree(runner.work_dir)
     forget_runs()
     runner = start(

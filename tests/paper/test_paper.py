@@ -14,8 +14,9 @@ from conftest import ONE_STEP, build_on_meta
 
 from mmcds.errors import ConfigError
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, spread
-from mmcds.paper.tables import DEEP, RIVALS, UNKNOWN
+from mmcds.paper.tables import DEEP, FINE_GRAINED, RIVALS, UNKNOWN
 from mmcds.sweep import RESULT, Run, execute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,33 @@ def test_the_cell_of_a_leafs_own_network_is_the_leaf(dataset, leaf, method):
     table = 'table1' if dataset == 'cifar100' else 'table3'
     config = compose(cell(f'{table}/{leaf.split("_")[0]}_{dataset}/{method}'))
     assert config.to_dict() == Config.fromfile(ROOT / f'configs/{method}/{leaf}.py').to_dict()
+
+
+@pytest.mark.parametrize('table, form', [('table5', ''), ('table6', '-finetune')])
+@pytest.mark.parametrize('method', ['plain', 'cds'])
+def test_the_fine_grained_cell_of_a_method_with_a_leaf_is_the_leaf(table, form, method, monkeypatch):
+    monkeypatch.delenv('MMCDS_BACKBONE', raising=False)
+    for dataset in FINE_GRAINED:
+        config = compose(cell(f'{table}/resnet50_{dataset}/{method}'))
+        assert config.to_dict() == read(ROOT / f'configs/{method}/resnet50_{dataset}{form}.py').to_dict()
+
+
+@pytest.mark.parametrize('table', ['table5', 'table6'])
+def test_fine_grained_cells_differ_in_method_and_start_only_and_classify_all_classes(table):
+    classes = dict(cub200=200, cars=196, flowers=102, dogs=120, aircraft=100)
+    assert len(cells(table)) == 25
+    for each in cells(table):
+        config, plain = compose(each), compose(cell(f'{table}/resnet50_{each.dataset}/plain'))
+        assert config.model.head.num_classes == classes[each.dataset]
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_dataloader', 'custom_hooks'):
+            assert config[key] == plain[key], (each.name, key)
+        supervised = compose(cell(f'table3/resnet50_in1k/{each.method}')).model.get('supervisions')
+        assert config.model.get('supervisions') == supervised, each.name
+        if each.dataset == 'flowers':
+            heads = [m for m in build_on_meta(config.model).modules() if isinstance(m, torch.nn.Linear)]
+            assert {head.out_features for head in heads} == {102}, each.name
+        start = f'work_dirs/{each.method}/resnet50_in1k/backbone_epoch_90.pth' if table == 'table6' else None
+        assert (config.model.backbone.get('init_cfg') or {}).get('checkpoint') == start
 
 
 def test_taps_count_from_the_last_stage_and_branches_need_residual_blocks():
@@ -269,9 +297,33 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     assert {options for *_, options in seen} == {('train_dataloader.dataset.seed=5',)}
 
 
+def test_tool_trains_the_start_first_and_hands_its_checkpoint_over(tool, tmp_path, monkeypatch):
+    from mmengine.config import Config
+
+    seen = []
+
+    def fake(runs, jobs, devices):
+        for run in runs:
+            seen.append((run.label, run.seed, Config.fromfile(run.config).model.backbone.get('init_cfg')))
+            (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/epoch_90.pth')
+        return []
+
+    module = tool('paper')
+    monkeypatch.setattr(module, 'execute', fake)
+    asked = ['table6/resnet50_dogs/dsn', 'table6/resnet50_cars/dsn', 'table5/resnet50_cars/dsn']
+    module.main(['run', *asked, '--seeds', '1', '2', '--out', str(tmp_path)])
+    first, *rest = 'table3/resnet50_in1k/dsn', *asked
+    order = [entry[:2] for entry in seen]
+    assert sorted(order) == sorted((name, seed) for name in (first, *rest) for seed in (1, 2))
+    assert all(order.index((first, seed)) < order.index((name, seed)) for name in asked[:2] for seed in (1, 2))
+    for name, seed, init in seen:
+        start = f'{tmp_path}/{first}/seed_{seed}/epoch_90.pth'
+        assert init == (dict(type='Pretrained', checkpoint=start) if name.startswith('table6') else None)
+
+
 def test_tool_says_that_nothing_of_a_table_is_run(tool):
-    with pytest.raises(ConfigError, match='none of table5 is run by this build'):
-        tool('paper').main(['run', 'table5'])
+    with pytest.raises(ConfigError, match='none of table4 is run by this build'):
+        tool('paper').main(['run', 'table4'])
 
 
 # ---- adding a method

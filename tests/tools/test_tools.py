@@ -262,6 +262,15 @@ def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
     assert said.startswith(f'mmcds: error: EmbeddedFashionMNIST cannot be loaded from {tmp_path}: ')
 
 
+def test_a_damaged_matlab_file_gets_one_line(tool, tmp_path, capsys):
+    (tmp_path / 'stanford_cars').mkdir()
+    (tmp_path / 'stanford_cars/cars_annos.mat').write_bytes(b'<html>not found</html>' * 20)
+    config = str(ROOT / 'configs/plain/resnet50_cars.py')
+    arguments = [config, '--data-root', str(tmp_path), '--work-dir', str(tmp_path / 'w')]
+    said = one_line(capsys, lambda: tool('train').main(arguments))
+    assert said.startswith(f'mmcds: error: StanfordCars cannot be loaded from {tmp_path}/stanford_cars: Can only read')
+
+
 def test_an_error_of_the_program_keeps_its_traceback():
     def broken():
         raise ValueError('a fault of ours')
