@@ -9,7 +9,6 @@ seeds, give a mean and a spread.
 
 import csv
 import os
-import random
 import statistics
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -23,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
 from rich.table import Table
@@ -135,8 +134,7 @@ def extract(networks: Sequence[Network], configs: Sequence[Config], args: Namesp
         found, classes = pooled_features(models, taps, build_loader(tests, dataset, args.images, args.seed))
         features.append(found)
         labels.append(classes)
-    for generator in (random, np.random, torch):
-        (torch.manual_seed if generator is torch else generator.seed)(args.seed)
+    set_random_seed(args.seed)
     settings = {**several.train_dataloader, 'batch_size': tests.batch_size}
     loader = build_loader(settings, views, args.images, args.seed)
     draws = [pooled_features(models, taps, loader)[0] for _ in range(1 if num_views(several) > 1 else 2)]
@@ -163,21 +161,14 @@ def measure(network: Network, train_labels: Tensor, test_labels: Tensor, args: N
 def similarities(networks: Sequence[Network]) -> dict[tuple[str, str], tuple[Tensor, int]]:
     """CKA of all stages of all pairs of names: mean over the pairs of networks, and the number of these.
 
-    Networks of one name are compared with each other; where there is but one, with itself.
+    Networks of one name are compared with each other; where there is but one, with itself, which counts 0 pairs.
     """
-    names = list(dict.fromkeys(network.name for network in networks))
     found = {}
-    for first, second in combinations_with_replacement(names, 2):
-        pairs = [
-            (a, b)
-            for i, a in enumerate(networks)
-            for j, b in enumerate(networks)
-            if (a.name, b.name) == (first, second) and (first != second or i < j)
-        ]
-        if not pairs:
-            pairs = [(network, network) for network in networks if network.name == first]
+    for first, second in combinations_with_replacement(groups(networks).items(), 2):
+        pairs = [(a, b) for a in first[1] for b in second[1] if a is not b] or [(first[1][0], second[1][0])]
         values = [cka_matrix([a.test[tap] for tap in a.taps], [b.test[tap] for tap in b.taps]) for a, b in pairs]
-        found[first, second] = torch.stack(values).mean(0), len(pairs)
+        same = first == second  # then every pair was taken in both orders, so that the mean is symmetric
+        found[first[0], second[0]] = torch.stack(values).mean(0), len(pairs) // 2 if same else len(pairs)
     return found
 
 
@@ -248,7 +239,7 @@ def draw_similarities(networks: Sequence[Network], found: dict, out: Path) -> No
                 axes.axis('off')
                 continue
             matrix, count = found[first, second]
-            image = axes.imshow(matrix, vmin=0, vmax=1, cmap='viridis')
+            image = axes.imshow(matrix.numpy(), vmin=0, vmax=1, cmap='viridis')
             for i, j in np.ndindex(*matrix.shape):
                 light = 'black' if matrix[i, j] > 0.6 else 'white'
                 axes.text(j, i, f'{matrix[i, j]:.2f}', ha='center', va='center', fontsize=7, color=light)
@@ -257,7 +248,7 @@ def draw_similarities(networks: Sequence[Network], found: dict, out: Path) -> No
             axes.set_yticks(range(len(ticks[1])), ticks[1], fontsize=7)
             axes.set_xlabel(second, fontsize='small')
             axes.set_ylabel(first, fontsize='small')
-            axes.set_title(f'{count} pair(s)' if named[first][0] is not named[second][-1] else 'itself', fontsize=7)
+            axes.set_title(f'mean of {count} pairs' if count > 1 else '' if count else 'itself', fontsize=7)
     figure.colorbar(image, ax=panels, shrink=0.6, label='CKA')
     figure.savefig(out, dpi=150)
 
