@@ -49,7 +49,7 @@ class Cell:
     """A number of the paper, and how to get our own.
 
     Attributes:
-        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.
         network: Key of the networks.
         dataset: ``cifar10``, ``cifar100``, ``in1k``, ...
         method: Key of the methods.
@@ -59,6 +59,7 @@ class Cell:
         paper_top5: Its top-5 accuracy, likewise.
         source: Where the paper's number comes from, as far as known, or that we do not have it.
         teacher: Cell to be trained first, whose checkpoint is this one's teacher.
+        swept: Where the cell stands on the horizontal axes of the plots that it belongs to, by axis.
         missing: Why this build does not run it; empty if it does.
     """
 
@@ -72,6 +73,7 @@ class Cell:
     paper_top5: float | None = None
     source: str = ''
     teacher: str = ''
+    swept: Mapping[str, float] = field(default_factory=dict)
     missing: str = ''
 
     @property

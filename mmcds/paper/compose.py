@@ -77,7 +77,7 @@ def compose(cell: Cell) -> Config:
     config.model = read(resources() / f'configs/_base_/networks/{network.fragment}{stem}.py').model
     config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
     config.model.head.num_classes = own.head.num_classes
-    for supervision in (config.model.get('supervisions') or {}).values():
+    for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
         adapt(supervision, network)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
     return config
