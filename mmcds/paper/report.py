@@ -174,7 +174,8 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
                 )
     axes.set_yticks(range(len(rows)), labels, fontsize='small')
     axes.invert_yaxis()
-    axes.set(xlabel='top-1 accuracy (%); bars are one standard deviation', title=title)
+    axes.set_xlabel('top-1 accuracy (%); bars are one standard deviation', fontsize='small')
+    figure.suptitle(title, fontsize='medium')  # over the whole width, which the names take from the axes
     axes.grid(alpha=0.3)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, fontsize='small')

@@ -228,8 +228,8 @@ def _figure3() -> list[Cell]:
     return found
 
 
-#: The four placements of Section 5.4, with three heads each. Where exactly its heads sit is in no document of ours; these
-#: are our reading of the names, on the five places that every residual network has: stem and stages.
+#: The four placements of Section 5.4, with three heads each. Where exactly its heads sit is in no document of ours;
+#: these are our reading of the names, on the five places that every residual network has: stem and stages.
 PLACEMENTS: Mapping[str, tuple] = {
     'uniform': ('relu', 1, 3),
     'downsampling': (0, 1, 2),  # before every layer that halves the map
@@ -251,9 +251,7 @@ def _ablations() -> list[Cell]:
     """
 
     def cds(setting: str, swept: Mapping[str, float] = {}, **options) -> Cell:
-        return _cell(
-            'ablations', 'resnet18', 'cifar100', 'cds', setting=setting, swept=swept, options=options
-        )
+        return _cell('ablations', 'resnet18', 'cifar100', 'cds', setting=setting, swept=swept, options=options)
 
     return [
         cds('official', COMMON),

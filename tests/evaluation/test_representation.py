@@ -85,10 +85,10 @@ def test_knn_is_the_vote_counted_by_hand(temperature, monkeypatch):
     labels, truth = torch.arange(25) % 3, torch.arange(10) % 3
     correct = 0
     for row, label in zip(test, truth, strict=True):
-        cosines = [(float(row @ other / row.norm() / other.norm()), int(y)) for other, y in zip(train, labels)]
+        cosines = [float(row @ other / row.norm() / other.norm()) for other in train]
         votes = [0.0] * 3
-        for cosine, y in sorted(cosines, reverse=True)[:5]:
-            votes[y] += math.exp(cosine / temperature)
+        for nearest in sorted(range(25), key=cosines.__getitem__)[-5:]:
+            votes[labels[nearest]] += math.exp(cosines[nearest] / temperature)
         correct += votes.index(max(votes)) == label
     assert 0 < correct < 10
     assert knn_accuracy(train, labels, test, truth, neighbours=5, temperature=temperature) == 10 * correct

@@ -236,7 +236,12 @@ def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, 'savefig', listen)
     swept = {each.setting: each for each in cells('ablations', 'mini')}
-    for name, values in {'official': (80, 82), 'lambda 1': (70,), 'lambda 0.01': (77, 78, 79), 'deep taps': (81,)}.items():
+    for name, values in {
+        'official': (80, 82),
+        'lambda 1': (70,),
+        'lambda 0.01': (77, 78, 79),
+        'deep taps': (81,),
+    }.items():
         for seed, value in enumerate(values):
             write_result(tmp_path, swept[name], seed, value, value)
     files = write_report('Ablations', collect(list(swept.values()), tmp_path), tmp_path, 'ablations')
