@@ -66,3 +66,30 @@ def compare_state(
         if key in found and found[key].shape != model_state[key].shape
     ]
     return missing, differing
+
+
+def check_architecture(wanted: dict[str, Tensor], state: dict[str, Tensor], source: str, prefix: str = '') -> None:
+    """Refuse a checkpoint that lacks a tensor of the model or holds it in another shape.
+
+    Args:
+        wanted: The model's state dict, of which the checkpoint must have everything.
+        state: The checkpoint's.
+        source: Where it comes from, for the message.
+        prefix: Only keys that start with it count.
+
+    Raises:
+        ConfigError: Naming what does not fit.
+    """
+    missing, differing = compare_state(wanted, state, (prefix,))
+    if not missing and not differing:
+        return
+    if not any(key.startswith('backbone.') for key in state) and 'backbone.' + next(iter(state)) in wanted:
+        raise ConfigError(
+            f'{source} holds a bare backbone. Load it with model.backbone.init_cfg='
+            "dict(type='Pretrained', checkpoint=...) instead."
+        )
+    shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
+    raise ConfigError(
+        f'{source} is of another architecture: {len(missing)} tensors are missing and {len(differing)} have '
+        f'another shape, such as {shown}. Use the config with which it was trained.'
+    )

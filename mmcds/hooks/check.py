@@ -10,7 +10,7 @@ from mmpretrain.registry import HOOKS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcds.checkpoint import compare_state, model_state
+from mmcds.checkpoint import check_architecture, model_state
 from mmcds.errors import ConfigError
 from mmcds.transforms import MultiViewTransform, pipeline_steps
 
@@ -90,24 +90,10 @@ class CheckCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before the host loads."""
-        state = model_state(checkpoint)
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume
-        missing, differing = compare_state(wanted, state, ('backbone.',) if training and not resuming else ('',))
         if not resuming:
-            missing = [key for key in missing if not key.startswith('supervisions.')]
-            differing = [text for text in differing if not text.startswith('supervisions.')]
-        if not missing and not differing:
-            return
-        source = runner._load_from or 'the checkpoint'
-        if not any(key.startswith('backbone.') for key in state) and 'backbone.' + next(iter(state)) in wanted:
-            raise ConfigError(
-                f'{source} holds a bare backbone. Load it with model.backbone.init_cfg='
-                "dict(type='Pretrained', checkpoint=...) instead."
-            )
-        shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
-        raise ConfigError(
-            f'{source} is of another architecture: {len(missing)} tensors are missing and {len(differing)} have '
-            f'another shape, such as {shown}. Use the config with which it was trained.'
-        )
+            wanted = {key: value for key, value in wanted.items() if not key.startswith('supervisions.')}
+        prefix = 'backbone.' if training and not resuming else ''
+        check_architecture(wanted, model_state(checkpoint), runner._load_from or 'the checkpoint', prefix)

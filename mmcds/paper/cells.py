@@ -49,7 +49,7 @@ class Cell:
     """A number of the paper, and how to get our own.
 
     Attributes:
-        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.
         network: Key of the networks.
         dataset: ``cifar10``, ``cifar100``, ``in1k``, ...
         method: Key of the methods.
@@ -60,6 +60,7 @@ class Cell:
         source: Where the paper's number comes from, as far as known, or that we do not have it.
         teacher: Cell to be trained first, whose checkpoint is this one's teacher.
         start: Cell to be trained first, from whose network this one starts; from its backbone on other data.
+        swept: Where the cell stands on the horizontal axes of the plots that it belongs to, by axis.
         missing: Why this build does not run it; empty if it does.
     """
 
@@ -74,6 +75,7 @@ class Cell:
     source: str = ''
     teacher: 'Cell | None' = None
     start: 'Cell | None' = None
+    swept: Mapping[str, float] = field(default_factory=dict)
     missing: str = ''
 
     @property

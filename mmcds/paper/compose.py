@@ -94,7 +94,7 @@ def compose(cell: Cell) -> Config:
     config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
     config.model.head.num_classes = own.head.num_classes
     config.model.head.loss = own.head.loss
-    for supervision in (config.model.get('supervisions') or {}).values():
+    for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
         adapt(supervision, network)
     if finetuned(cell):
         # the file that the ImageNet leaf of this method leaves; a plain leaf names that of plain training

@@ -12,6 +12,12 @@ from mmcds.paper.compose import why_not
 from mmcds.paper.tables import METHODS, NETWORKS
 from mmcds.sweep import RESULT
 
+#: Label and scale of the horizontal axes over which cells are drawn.
+AXES = {
+    'heads': ('number of heads', 'linear'),
+    'lambda': ('weight of the contrastive loss', 'log'),
+    'temperature': ('temperature of the contrastive loss', 'log'),
+}
 HEADER = ('network', 'data', 'method', 'setting', 'paper', 'last', 'best', 'runs', 'difference', 'note')
 
 
@@ -95,7 +101,10 @@ def to_markdown(title: str, rows: Sequence[Row]) -> str:
 
 
 def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str) -> list[Path]:
-    """Write ``stem.md``, ``stem.csv`` and, if there is anything to draw, ``stem.png``.
+    """Write ``stem.md``, ``stem.csv`` and, if there is anything to draw, plots.
+
+    Cells that lie on an axis (``Cell.swept``) are drawn over it, in a plot of its own; all others, and those that
+    belong to several axes, get a line each in ``stem.png``. With several plots, the axis is added to the name.
 
     Returns:
         The files written.
@@ -120,11 +129,19 @@ def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str)
                     why_not(row.cell),
                 )
             )
-    drawn = [row for row in rows if row.last or row.cell.paper is not None]
-    if not drawn:
-        return [markdown, table]
-    draw(title, drawn, folder / f'{stem}.png')
-    return [markdown, table, folder / f'{stem}.png']
+    files = [markdown, table]
+    alone = [row for row in rows if len(row.cell.swept) != 1]
+    axes = list(dict.fromkeys(axis for row in rows for axis in row.cell.swept))
+    drawn = [row for row in alone if row.last or row.cell.paper is not None]
+    if drawn:
+        files.append(folder / f'{stem}.png')
+        draw(title, drawn, files[-1])
+    for axis in axes:
+        drawn = [row for row in rows if row.last and axis in row.cell.swept]
+        if drawn:
+            files.append(folder / (f'{stem}-{axis}.png' if alone or len(axes) > 1 else f'{stem}.png'))
+            draw_sweep(title, axis, drawn, files[-1])
+    return files
 
 
 def draw(title: str, rows: Sequence[Row], out: Path) -> None:
@@ -157,8 +174,42 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
                 )
     axes.set_yticks(range(len(rows)), labels, fontsize='small')
     axes.invert_yaxis()
-    axes.set(xlabel='top-1 accuracy (%); bars are one standard deviation', title=title)
+    axes.set_xlabel('top-1 accuracy (%); bars are one standard deviation', fontsize='small')
+    figure.suptitle(title, fontsize='medium')  # over the whole width, which the names take from the axes
     axes.grid(alpha=0.3)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, fontsize='small')
+    figure.savefig(out, dpi=150)
+
+
+def draw_sweep(title: str, axis: str, rows: Sequence[Row], out: Path) -> None:
+    """One line per network and method through the means after the last epoch, with their spread, every run as a dot.
+
+    All rows have runs.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    panel = figure.subplots()
+    label, scale = AXES[axis]
+    panel.set_xscale(scale)
+    lines: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.cell.swept[axis]):
+        name = f'{NETWORKS[row.cell.network].title}, {METHODS[row.cell.method].title}'
+        lines.setdefault(name, []).append(row)
+    for name, found in lines.items():
+        places = [row.cell.swept[axis] for row in found]
+        means = [statistics.mean(row.last) for row in found]
+        spreads = [statistics.stdev(row.last) if len(row.last) > 1 else 0.0 for row in found]
+        line = panel.errorbar(places, means, spreads, marker='o', markersize=4, capsize=3, label=name)
+        for place, row in zip(places, found, strict=True):
+            panel.plot([place] * len(row.last), row.last, '.', color=line[0].get_color(), alpha=0.4)
+    ticks = sorted({row.cell.swept[axis] for row in rows})
+    panel.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set(xlabel=label, ylabel='top-1 accuracy (%)')
+    panel.set_title(title, fontsize='medium', wrap=True)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize='small')
     figure.savefig(out, dpi=150)

@@ -1,4 +1,4 @@
-"""Tables 1 to 9 and Figures 2 to 5 of the paper: every cell, the paper's number, and where that comes from.
+"""Tables 1 to 9, Figures 2 to 5 and the ablations: every cell, the paper's number, and where that comes from.
 
 A number stands here only if our documents hold it; every other cell says that they do not. Which networks have a row
 in Tables 1, 2 and 8 is inferred: the sixteen that the paper trains on CIFAR.
@@ -101,9 +101,12 @@ MINI_EXTRA = {
     **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
 }
 #: Tables that have a mini scale.
-MINI = (*MINI_EXTRA, 'figure2')
+MINI = (*MINI_EXTRA, 'figure2', 'figure3', 'ablations')
+#: Those whose mini scale leaves out the cells with a teacher.
+WITHOUT_TEACHER = ('figure3', 'ablations')
 MINI_SOURCE = 'not in the paper: small network, embedded images'
 UNKNOWN = 'not in our documents'
+SECTION_5_3 = 'paper, Section 5.3, against 83.53 with embeddings (Table 8)'
 
 #: What our documents say of Tables 1, 3, 7 and 8: (table, network, method) to (top-1, top-5, where it comes from).
 NUMBERS: Mapping[tuple[str, str, str], tuple[float, float | None, str]] = {
@@ -224,22 +227,73 @@ def _figure2() -> list[Cell]:
     ]
 
 
+#: Taps of a given number of heads, the deepest first; the fifth is the stem, whose output is that of ``relu``.
+HEADS: Mapping[int, tuple] = {1: (3,), 2: (2, 3), 3: (1, 2, 3), 4: (0, 1, 2, 3), 5: ('relu', 0, 1, 2, 3)}
+TAPS = 'model.supervisions.cds.neck.taps'
+
+
 def _figure3() -> list[Cell]:
-    """One to five heads on ResNet-18 and 50; the axis of the figure fits distillation, so its cells distil."""
-    taps: dict[int, tuple] = {1: (3,), 2: (2, 3), 3: (1, 2, 3), 4: (0, 1, 2, 3), 5: ('relu', 0, 1, 2, 3)}
+    """One to five heads on ResNet-18 and 50, without a teacher and distilled; the axis of the figure fits the latter.
+
+    The teacher is the ResNet-50 with as many heads.
+    """
+    found = []
+    for network in ('resnet18', 'resnet50'):
+        for method in ('cds', 'cds_distill'):
+            for count, taps in HEADS.items():
+                setting = f'{count} head{"s" * (count > 1)}'
+                same = dict(setting=setting, options={TAPS: taps}, swept={'heads': count})
+                teacher = None if method == 'cds' else _cell('figure3', 'resnet50', 'cifar100', 'cds', **same)
+                found.append(_cell('figure3', network, 'cifar100', method, teacher=teacher, **same))
+    return found
+
+
+#: The four placements of Section 5.4, with three heads each. Where exactly its heads sit is in no document of ours;
+#: these are our reading of the names, on the five places that every residual network has: stem and stages.
+PLACEMENTS: Mapping[str, tuple] = {
+    'uniform': ('relu', 1, 3),
+    'downsampling': (0, 1, 2),  # before every layer that halves the map
+    'shallow': ('relu', 0, 1),
+    'deep': (1, 2, 3),
+}
+#: What the common setting of all ablations, the official preset, has on the axes of the sweeps.
+COMMON = {'lambda': 0.1, 'temperature': 0.07}
+SWEEPS = {
+    'lambda': ('model.supervisions.cds.loss.loss_weight', (0.01, 0.03, 0.3, 1.0)),
+    'temperature': ('model.supervisions.cds.loss.temperature', (0.03, 0.1, 0.2, 0.5)),
+}
+
+
+def _ablations() -> list[Cell]:
+    """CDS on ResNet-18, changed in one thing at a time; and what feature distillation gives beside it.
+
+    The first cell is the common setting. Section 5.4 does not say on which network it was studied.
+    """
+
+    def cds(setting: str, swept: Mapping[str, float] = {}, **options) -> Cell:
+        return _cell('ablations', 'resnet18', 'cifar100', 'cds', setting=setting, swept=swept, options=options)
+
     return [
-        _cell(
-            'figure3',
-            network,
-            'cifar100',
-            'cds_distill',
-            setting=f'{count} heads',
-            options={'model.supervisions.cds.neck.taps': places},
-            teacher=_trained('resnet50', 'cifar100'),
-            missing='' if count == 4 else 'the teacher needs as many heads, which is not composed yet',
-        )
-        for network in ('resnet18', 'resnet50')
-        for count, places in taps.items()
+        cds('official', COMMON),
+        *(cds(f'{name} taps', **{TAPS: taps}) for name, taps in PLACEMENTS.items()),
+        cds('SimCLR', **{'model.supervisions.cds.loss.type': 'NTXentLoss'}),
+        *(cds(f'{form} heads', **{'model.supervisions.cds.neck.head': form}) for form in ('sepconv+mlp', 'mlp')),
+        *(
+            cds(f'{axis} {value:g}', {axis: value}, **{option: value})
+            for axis, (option, values) in SWEEPS.items()
+            for value in values
+        ),
+        *(
+            _cell(
+                'ablations',
+                network,
+                'cifar100',
+                'cds_feature',
+                teacher=_trained('resnet50', 'cifar100'),
+                **({'paper': 82.26, 'source': SECTION_5_3} if network == 'resnet50' else {}),
+            )
+            for network in ('resnet18', 'resnet50')
+        ),
     ]
 
 
@@ -309,6 +363,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             for method in ('plain', 'cds')
         ],
     ),
+    'ablations': ('Ablations of Sections 5.3 and 5.4', _ablations()),
 }
 
 
@@ -316,10 +371,10 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     """Cells of a table.
 
     Args:
-        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
             setting occurs once, without the paper's numbers; the tables of deep supervision get rows for plain
-            training and CDS with cross-entropy on both views.
+            training and CDS with cross-entropy on both views; number of heads and ablations are without teachers.
 
     Raises:
         ConfigError: If there is no such table.
@@ -331,8 +386,11 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
         return found
     small: dict[str, Cell] = {}
     for each in found:
+        if table in WITHOUT_TEACHER and each.teacher:
+            continue
         why = each.missing or ('' if table in MINI else f'{table} has no mini scale yet')
-        mini = _mini(table, each.method, setting=each.setting, options=each.options, missing=why)
+        same = dict(setting=each.setting, options=each.options, swept=each.swept, missing=why)
+        mini = _mini(table, each.method, **same)
         small.setdefault(mini.name, mini)
     for method in MINI_EXTRA.get(table, ()):
         mini = _mini(table, method)

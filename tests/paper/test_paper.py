@@ -13,6 +13,7 @@ import torch
 from conftest import ONE_STEP, build_on_meta
 
 from mmcds.errors import ConfigError
+from mmcds.necks import SepConv
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, spread
@@ -152,6 +153,80 @@ def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
     assert len(sizes) == 1
 
 
+def built(each, scale='paper'):
+    """Model of a cell; the tool names the teacher's config in the same way."""
+    config = compose(each)
+    if each.teacher:
+        config.model.teacher.config = compose(cell(each.teacher, scale))
+    return build_on_meta(config.model)
+
+
+@pytest.mark.parametrize('scale', ['paper', 'mini'])
+def test_the_number_of_heads_is_that_of_the_teacher_too(scale):
+    found = cells('figure3', scale)
+    assert not any(why_not(each) for each in found)
+    assert len(found) == (20 if scale == 'paper' else 5)
+    for each in found:
+        count = int(each.setting[0])
+        assert dict(each.swept) == {'heads': count}
+        assert bool(each.teacher) == (each.method == 'cds_distill')
+        assert len(compose(each).model.supervisions.cds.neck.taps) == count
+        if each.network == 'resnet50':
+            continue
+        model = built(each)
+        assert len(model.supervisions.cds.taps) == count
+        if each.teacher:
+            assert len(model.supervisions.embedding.pairs) == count
+            assert all(own == other for own, other in model.supervisions.embedding.pairs)
+    assert model.supervisions.cds.taps[0] == 'relu'
+    heads = model.supervisions.cds.neck.heads.values()
+    halvings = [sum(isinstance(layer, SepConv) for layer in head) for head in heads]
+    assert halvings == [3, 3, 2, 1, 0]  # stem and first stage are equally large, the last one is pooled as it is
+
+
+def test_every_ablation_changes_one_thing():
+    official = dict(taps=(0, 1, 2, 3), loss='SupConLoss', temperature=0.07, weight=0.1, linear=0)
+    changes = {
+        'official': {},
+        'uniform taps': dict(taps=('relu', 1, 3)),
+        'downsampling taps': dict(taps=(0, 1, 2)),
+        'shallow taps': dict(taps=('relu', 0, 1)),
+        'deep taps': dict(taps=(1, 2, 3)),
+        'SimCLR': dict(loss='NTXentLoss'),
+        'sepconv+mlp heads': dict(linear=8),
+        'mlp heads': dict(linear=8),
+        **{f'lambda {value:g}': dict(weight=value) for value in (0.01, 0.03, 0.3, 1)},
+        **{f'temperature {value:g}': dict(temperature=value) for value in (0.03, 0.1, 0.2, 0.5)},
+    }
+    for scale in ('paper', 'mini'):
+        found = [each for each in cells('ablations', scale) if each.method == 'cds']
+        assert [each.setting for each in found] == list(changes)
+        for each in found:
+            supervision = built(each).supervisions.cds
+            heads = supervision.neck.heads
+            assert {
+                'taps': supervision.taps,
+                'loss': type(supervision.loss).__name__,
+                'temperature': supervision.loss.temperature,
+                'weight': supervision.loss.loss_weight,
+                'linear': sum(isinstance(layer, torch.nn.Linear) for layer in heads.modules()),
+            } == {**official, **changes[each.setting]}, each.name
+            convolutions = any(isinstance(layer, torch.nn.Conv2d) for layer in heads.modules())
+            assert convolutions == (each.setting != 'mlp heads')
+            axes = {'lambda': supervision.loss.loss_weight, 'temperature': supervision.loss.temperature}
+            assert dict(each.swept) == {axis: axes[axis] for axis in each.swept}
+    assert {each.method for each in cells('ablations', 'mini')} == {'cds'}
+
+
+def test_feature_distillation_stands_beside_cds():
+    found = [each for each in cells('ablations') if each.method == 'cds_feature']
+    assert [(each.network, each.paper) for each in found] == [('resnet18', None), ('resnet50', 82.26)]
+    for each in found:
+        model = built(each)
+        assert set(model.supervisions) == {'cds', 'feature', 'logit'}
+        assert model.supervisions.feature.taps == (0, 1, 2, 3)
+
+
 @pytest.mark.parametrize(
     'call, message',
     [
@@ -204,6 +279,41 @@ def test_results_are_compared_with_the_paper_in_markdown_csv_and_plot(tmp_path):
 def test_a_table_without_any_number_gets_no_plot(tmp_path):
     files = write_report('Figure 2', collect(cells('figure2'), tmp_path), tmp_path, 'figure2')
     assert [path.name for path in files] == ['figure2.md', 'figure2.csv']
+
+
+def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = {}
+    save = Figure.savefig
+
+    def listen(figure, out, **options):
+        drawn[out.name] = figure.axes[0]
+        save(figure, out, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', listen)
+    swept = {each.setting: each for each in cells('ablations', 'mini')}
+    for name, values in {
+        'official': (80, 82),
+        'lambda 1': (70,),
+        'lambda 0.01': (77, 78, 79),
+        'deep taps': (81,),
+    }.items():
+        for seed, value in enumerate(values):
+            write_result(tmp_path, swept[name], seed, value, value)
+    files = write_report('Ablations', collect(list(swept.values()), tmp_path), tmp_path, 'ablations')
+    assert [file.name for file in files[2:]] == ['ablations.png', 'ablations-lambda.png', 'ablations-temperature.png']
+    line = drawn['ablations-lambda.png'].containers[0]
+    assert line[0].get_xydata().tolist() == [[0.01, 78], [0.1, 81], [1, 70]]
+    assert [text.get_text() for text in drawn['ablations.png'].get_yticklabels()] == [
+        'ResNet-10, 16 to 128 channels, CDS official',
+        'ResNet-10, 16 to 128 channels, CDS deep taps',
+    ]
+    (heads,) = (each for each in cells('figure3', 'mini') if each.setting == '2 heads')
+    write_result(tmp_path, heads, 0, 50, 60)
+    files = write_report('Figure 3', collect(cells('figure3', 'mini'), tmp_path), tmp_path, 'figure3')
+    assert [file.name for file in files] == ['figure3.md', 'figure3.csv', 'figure3.png']
+    assert drawn['figure3.png'].get_xlabel() == 'number of heads'
 
 
 def test_runs_are_spread_over_the_devices(monkeypatch, tmp_path):
@@ -292,6 +402,10 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     stage = tmp_path / 'table8/mini_teacher_fashion/sskd_teacher/seed_4'
     assert Config.fromfile(stage / 'cell.py').load_from.endswith('mini_teacher_fashion/cds/seed_4/epoch_300.pth')
     assert seen[2][1].to_dict() == dict(config=str(stage / 'cell.py'), checkpoint=f'{stage}/epoch_300.pth')
+    pair = [f'figure3/{name}-2_heads' for name in ('resnet18_cifar100/cds_distill', 'resnet50_cifar100/cds')]
+    module.main(['run', *pair, '--seeds', '1', '--out', str(tmp_path)])
+    assert [label for label, *_ in seen] == pair[::-1]
+    assert seen[1][1].config == str(tmp_path / pair[1] / 'seed_1' / 'cell.py')
     seen.clear()
     module.main(['run', 'figure2', '--seeds', '5', '--out', str(tmp_path)])
     assert {options for *_, options in seen} == {('train_dataloader.dataset.seed=5',)}
