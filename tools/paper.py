@@ -69,7 +69,7 @@ def chosen(names: Sequence[str], scale: str) -> list[Cell]:
 
 
 def prepare(each: Cell, seed: int, args: Namespace) -> Run:
-    """Write the composed config beside the run, with the checkpoints of what was trained first, and describe the run."""
+    """Describe a run, and write its config beside it, with the checkpoints of what was trained first."""
     folder = run_folder(args.out, each, seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = compose(each)

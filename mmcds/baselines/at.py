@@ -33,9 +33,9 @@ def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0, mode: s
     r"""Difference of two attention maps Q of unit length.
 
     ``'squared'``: :math:`\operatorname{mean}_{n,hw} (Q_s - Q_t)^2`, as all common code bases, the authors' among them,
-    have it. ``'norm'``: :math:`\frac{1}{2} \operatorname{mean}_n \lVert Q_s - Q_t \rVert_2`, as the paper writes it. The
-    first is the square of the second times 4 / HW, so their weights differ by orders of magnitude. The larger map is
-    average-pooled to the size of the smaller one; widths may differ.
+    have it. ``'norm'``: :math:`\frac{1}{2} \operatorname{mean}_n \lVert Q_s - Q_t \rVert_2`, as the paper writes it.
+    For one image the first is the square of the second times 4 / HW, so their weights differ by orders of magnitude.
+    The larger map is average-pooled to the size of the smaller one; widths may differ.
 
     Args:
         student: (N, C_s, H_s, W_s).

@@ -228,8 +228,8 @@ class CRDSupervision(TeacherSupervision):
         """Fill the memories with random rows, alike on all ranks, and sort the images by class."""
         if len(labels) and int(labels.min()) < 0:
             raise ConfigError(
-                f'CRDSupervision: {int((labels < 0).sum())} of {len(labels)} training images have no label, but negatives '
-                'are drawn from other classes. Train on labelled images only.'
+                f'CRDSupervision: {int((labels < 0).sum())} of {len(labels)} training images have no label, but '
+                'negatives are drawn from other classes. Train on labelled images only.'
             )
         if len(labels.unique()) < 2:
             raise ConfigError(
@@ -255,15 +255,15 @@ class CRDSupervision(TeacherSupervision):
         """Return ``loss_student`` and ``loss_teacher``, the two sides, and update the memories."""
         if self.sampler is None:
             raise ConfigError(
-                'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in custom_hooks, or call '
-                'prepare(labels) before the first step.'
+                'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in custom_hooks, or '
+                'call prepare(labels) before the first step.'
             )
         assert trace.sample_idx is not None
         anchors, memories = trace.sample_idx, (self.student_memory, self.teacher_memory)
         if int(anchors.max()) >= len(memories[0]):
             raise ConfigError(
-                f'CRDSupervision: sample_idx {int(anchors.max())} lies beyond the memory of {len(memories[0])} images. '
-                'Train on the data set for which it was prepared.'
+                f'CRDSupervision: sample_idx {int(anchors.max())} lies beyond the memory of {len(memories[0])} images.'
+                ' Train on the data set for which it was prepared.'
             )
         sampler = self.sampler.to(anchors.device)
         student, teacher = self.pooled(trace)

@@ -9,7 +9,6 @@ import torch
 from mmengine.model import BaseModule, ModuleList
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmcds.baselines.auxiliary import branch, cross_entropy
 from mmcds.baselines.base import ViewSupervision, exact
@@ -21,7 +20,9 @@ from mmcds.trace import Trace
 
 @exact
 def ensemble_loss(branches: Tensor, ensemble: Tensor, temperature: float = 3.0, eps: float = 1e-7) -> Tensor:
-    r""":math:`T^2 \sum_b KL\bigl(\operatorname{softmax}(z_e / T) + \epsilon \Vert \operatorname{softmax}(z_b / T)\bigr)`.
+    r"""Divergence of every branch from the ensemble.
+
+    .. math:: T^2 \sum_b KL\bigl(\operatorname{softmax}(z_e / T) + \epsilon \Vert \operatorname{softmax}(z_b / T)\bigr)
 
     Args:
         branches: Logits of all branches. (B, N, K).
@@ -87,8 +88,8 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
             names.append(name)
     if here is None or not names:
         raise ConfigError(
-            f'ONESupervision: what {type(backbone).__name__} does after stage {tap!r} is not a chain of modules, so it '
-            f'cannot be repeated. Tap a stage before the last of {tuple(stages)}.'
+            f'ONESupervision: what {type(backbone).__name__} does after stage {tap!r} is not a chain of modules, so '
+            f'it cannot be repeated. Tap a stage before the last of {tuple(stages)}.'
         )
     return [backbone.get_submodule(name) for name in names]
 

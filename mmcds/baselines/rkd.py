@@ -104,8 +104,8 @@ class RKDSupervision(TeacherSupervision):
     ) -> None:
         if min(distance_weight, angle_weight) < 0 or not distance_weight + angle_weight:
             raise ConfigError(
-                f'RKDSupervision: distance_weight is {distance_weight} and angle_weight {angle_weight}; neither may be '
-                'negative, nor both 0.'
+                f'RKDSupervision: distance_weight is {distance_weight} and angle_weight {angle_weight}; neither may '
+                'be negative, nor both 0.'
             )
         super().__init__(1.0, views)
         self.weights = dict(distance=(distance_weight, distance_loss), angle=(angle_weight, angle_loss))

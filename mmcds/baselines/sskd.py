@@ -89,8 +89,8 @@ def projection(channels: int) -> nn.Sequential:
 class RotationSupervision(ViewSupervision):
     """Stage 1: a projection of the teacher's pooled feature learns to find the original of a rotated image.
 
-    The network itself is frozen (``frozen=('backbone', 'neck', 'head')`` of the classifier); the checkpoint is then the
-    teacher of :class:`SSKDSupervision`. View 0 is the original, the other views are its rotations.
+    The network itself is frozen (``frozen=('backbone', 'neck', 'head')`` of the classifier); the checkpoint is then
+    the teacher of :class:`SSKDSupervision`. View 0 is the original, the other views are its rotations.
 
     Args:
         num_views: V, with the original.

@@ -20,7 +20,6 @@ from mmcds.supervisions import Supervision
 from mmcds.taps import NetworkInfo, Tap, TappedBackbone, build_backbone
 from mmcds.trace import Trace
 
-
 #: Parts of a classifier that can be frozen.
 PARTS = ('backbone', 'neck', 'head')
 

@@ -33,8 +33,8 @@ class PrepareSupervisionsHook(Hook):
         if not hasattr(dataset, 'get_gt_labels'):
             raise ConfigError(
                 f'PrepareSupervisionsHook: supervision {next(iter(users))!r} keeps something for every image by its '
-                f'sample_idx, but in a {type(dataset).__name__} of {len(cast(Sized, dataset))} samples an index does not '
-                'name one image. Train on a single data set.'
+                f'sample_idx, but in a {type(dataset).__name__} of {len(cast(Sized, dataset))} samples an index does '
+                'not name one image. Train on a single data set.'
             )
         labels = torch.as_tensor(dataset.get_gt_labels(), dtype=torch.int64)
         for supervision in users.values():

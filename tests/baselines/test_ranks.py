@@ -13,9 +13,9 @@ from torch.testing import assert_close
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rivals import network, trace  # noqa: E402
+from rivals import network, trace
 
-from mmcds.baselines import CCSupervision, CRDSupervision, RKDSupervision, SPSupervision  # noqa: E402
+from mmcds.baselines import CCSupervision, CRDSupervision, RKDSupervision, SPSupervision
 
 LABELS = torch.arange(60) % 3
 INDICES = torch.tensor([3, 9, 14, 58, 0, 9])  # image 9 is seen by both ranks

@@ -149,7 +149,7 @@ def test_a_memory_needs_an_index_that_names_an_image(tool, tmp_path, data, any_c
         "type='EmbeddedFashionMNIST', split='train', indices=6, pipeline={{_base_.train_pipeline}})))\n"
     )
     options = [f'model.teacher.config={files[0]}', f'model.teacher.checkpoint={files[1]}']
-    with pytest.raises(ConfigError, match="supervision 'crd' keeps something .* in a RepeatDataset of 12 samples"):
+    with pytest.raises(ConfigError, match=r"supervision 'crd' keeps something .* in a RepeatDataset of 12 samples"):
         tool('train').main(
             [str(path), '--work-dir', str(tmp_path), '--cfg-options', 'train_dataloader.batch_size=3', *options]
         )
@@ -158,5 +158,5 @@ def test_a_memory_needs_an_index_that_names_an_image(tool, tmp_path, data, any_c
 def test_a_student_of_a_teacher_of_other_classes_is_refused_when_it_is_built(narrow):
     config = Config.fromfile(ROOT / 'configs/kd/resnet18_cifar100.py')
     config.model.teacher.config = 'mmcds::cds/resnet50_cifar10.py'
-    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(ConfigError, match='10 classes .* 100'):
+    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(ConfigError, match=r'10 classes .* 100'):
         MODELS.build(config.model)

@@ -153,11 +153,11 @@ def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
     assert len(sizes) == 1
 
 
-def built(each, scale='paper'):
+def built(each):
     """Model of a cell; the tool names the teacher's config in the same way."""
     config = compose(each)
     if each.teacher:
-        config.model.teacher.config = compose(cell(each.teacher, scale))
+        config.model.teacher.config = compose(each.teacher)
     return build_on_meta(config.model)
 
 
@@ -402,6 +402,7 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     stage = tmp_path / 'table8/mini_teacher_fashion/sskd_teacher/seed_4'
     assert Config.fromfile(stage / 'cell.py').load_from.endswith('mini_teacher_fashion/cds/seed_4/epoch_300.pth')
     assert seen[2][1].to_dict() == dict(config=str(stage / 'cell.py'), checkpoint=f'{stage}/epoch_300.pth')
+    seen.clear()
     pair = [f'figure3/{name}-2_heads' for name in ('resnet18_cifar100/cds_distill', 'resnet50_cifar100/cds')]
     module.main(['run', *pair, '--seeds', '1', '--out', str(tmp_path)])
     assert [label for label, *_ in seen] == pair[::-1]
