@@ -12,6 +12,7 @@ The parts, in the order in which an image meets them::
     necks/           projection heads
     losses/          NT-Xent, SupCon, and the gather across ranks
     optim.py         mixed precision
+    evaluation/      calibration of the predictions
     hooks/           reproducible random streams, checks before the run, what is left after it
     export.py        a backbone without heads, for detectors and other libraries
     detection/       mmcv's operators without a compiler, checks of a detector's run, comparison of runs

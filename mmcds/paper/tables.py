@@ -78,10 +78,11 @@ METHODS = {
     },
 }
 DEEP = ('plain', 'dsn', 'dks', 'dhm', 'cds')
-#: Rows of every table at mini scale beside the paper's own.
+#: Rows at mini scale beside the paper's own, and the tables and figures that get them.
 MINI_EXTRA = ('plain_both', 'cds_both')
+MINI_EXTENDED = ('table1', 'table2', 'table3', 'figure4', 'figure5')
 #: Tables that have a mini scale.
-MINI = ('table1', 'table2', 'table3', 'figure2')
+MINI = (*MINI_EXTENDED, 'figure2')
 MINI_SOURCE = 'not in the paper: small network, embedded images'
 UNKNOWN = 'not in our documents'
 
@@ -213,6 +214,10 @@ def _figure3() -> list[Cell]:
     ]
 
 
+EVALUATORS = [dict(type='Accuracy', topk=(1, 5)), dict(type='CalibrationError')]
+#: Settings that measure calibration with every validation.
+CALIBRATED = {'val_evaluator': EVALUATORS, 'test_evaluator': EVALUATORS}
+
 TABLES: dict[str, tuple[str, list[Cell]]] = {
     'table1': ('Deep supervision on CIFAR-100', _deep('table1', CIFAR_NETWORKS, 'cifar100')),
     'table2': ('Deep supervision on CIFAR-10', _deep('table2', CIFAR_NETWORKS, 'cifar10')),
@@ -269,17 +274,14 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
                 'resnet50',
                 'cifar100',
                 method,
-                source='a curve, no number; tools/plot_curves.py draws that of a run',
+                source='a curve, no number; tools/plot_curves.py draws it',
             )
             for method in ('plain', 'cds')
         ],
     ),
     'figure5': (
         'Calibration',
-        [
-            _cell('figure5', 'resnet50', 'cifar100', method, missing='this build has no calibration metric yet')
-            for method in ('plain', 'cds')
-        ],
+        [_cell('figure5', 'resnet50', 'cifar100', method, options=CALIBRATED) for method in ('plain', 'cds')],
     ),
 }
 
@@ -290,8 +292,8 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     Args:
         table: ``table1`` to ``table9``, ``figure2`` to ``figure5``.
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
-            setting occurs once, without the paper's numbers; the tables of deep supervision get rows for plain
-            training and CDS with cross-entropy on both views.
+            setting occurs once, without the paper's numbers; the tables of deep supervision and Figures 4 and 5 get
+            rows for plain training and CDS with cross-entropy on both views.
 
     Raises:
         ConfigError: If there is no such table.
@@ -306,9 +308,9 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
         why = each.missing or ('' if table in MINI else f'{table} has no mini scale yet')
         mini = Cell(table, 'mini', 'fashion', each.method, each.setting, each.options, source=MINI_SOURCE, missing=why)
         small.setdefault(mini.name, mini)
-    if table in MINI[:3]:
+    if table in MINI_EXTENDED:
         for method in MINI_EXTRA:
-            mini = Cell(table, 'mini', 'fashion', method, source=MINI_SOURCE)
+            mini = Cell(table, 'mini', 'fashion', method, options=found[0].options, source=MINI_SOURCE)
             small[mini.name] = mini
     return list(small.values())
 
