@@ -136,7 +136,7 @@ def align(runs: Sequence[Sequence[dict]], place: str, key: str, name: str) -> tu
         if not values:
             logged = sorted({each for record in records for each in record if 'loss' in each or '/' in each})
             raise ConfigError(
-                f'{name}: a run has no {key}, only {", ".join(logged) or "nothing"}. Choose one of these.'
+                f'{name}: a run logged no {key}, only {", ".join(logged) or "nothing"}. Choose what all runs logged.'
             )
     common = sorted(set.intersection(*map(set, found)))
     if not common:

@@ -80,6 +80,7 @@ def predict(model: Model, args: Namespace) -> tuple[Tensor, Tensor]:
         prepare_testing(config, model.checkpoint)
         config.test_evaluator = dict(type='DumpResults', out_file_path=f'{folder}/predictions.pkl')
         config.experiment_name = model.label  # runs of the same second would share a log
+        config.log_level = 'WARNING'
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
             Runner.from_cfg(config).test()
         return stack_predictions(mmengine.load(f'{folder}/predictions.pkl'))
@@ -148,7 +149,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint')
     parser.add_argument('--names', nargs='+', help='one per pair; the same for repetitions (default: of the config)')
-    parser.add_argument('--out', default='calibration', help='folder for tables and diagrams (default: calibration)')
+    parser.add_argument('--out', default='work_dirs/calibration', help='folder for tables and diagrams')
     parser.add_argument('--bins', type=int, default=15, help='number of bins (default: 15)')
     parser.add_argument(
         '--temperature-scaling',

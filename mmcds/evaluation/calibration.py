@@ -118,7 +118,8 @@ def adaptive_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
 def classwise_calibration_error(scores: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
     r"""Static calibration error: the mean over classes of the error of each class's probability.
 
-    .. math:: \mathrm{SCE} = \frac{1}{K} \sum_k \sum_b \frac{n_{bk}}{N} \bigl|\mathrm{acc}(b, k) - \mathrm{conf}(b, k)\bigr|
+    .. math::
+        \mathrm{SCE} = \frac{1}{K} \sum_k \sum_b \frac{n_{bk}}{N} \bigl|\mathrm{acc}(b, k) - \mathrm{conf}(b, k)\bigr|
 
     where ``acc(b, k)`` is the share of class k among the images whose probability of k lies in bin b.
 

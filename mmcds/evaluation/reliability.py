@@ -52,14 +52,14 @@ def draw_reliability(confidence: Tensor, correct: Tensor, bins: int, title: str,
     width = 100 / bins
     left = width * np.arange(bins)
     bar = dict(width=width, align='edge', linewidth=0.6)
-    above.bar(left, accuracy, **bar, color='tab:blue', edgecolor='black', label='accuracy')
+    above.bar(left, accuracy, **bar, color='lightsteelblue', edgecolor='black', label='accuracy')
     above.bar(
         left,
         mean - accuracy,
         **bar,
         bottom=accuracy,
         color='tab:red',
-        alpha=0.35,
+        alpha=0.4,
         hatch='////',
         edgecolor='darkred',
         label='gap to confidence',
