@@ -149,7 +149,7 @@ def compare_curves(
     out: str | Path,
     metric: str = 'accuracy/top1',
     loss: str = 'loss_ce',
-    smooth: float = 2.0,
+    smooth: float = 3.0,
     tail: float = 0.2,
 ) -> Path:
     """Draw the training loss and the validation metric of several runs over each other (Figure 4 of the paper).
@@ -182,7 +182,8 @@ def compare_curves(
     for name, records in groups.items():
         iters, values = align([train for train, _ in records], 'iter', loss, name)
         epochs = iters / iterations_per_epoch(records[0][0])
-        values = moving_average(values, round(smooth / 2 * len(epochs) / epochs[-1]))
+        window = smooth * len(epochs) / epochs[-1]  # in records
+        values = moving_average(values, max(0, round((window - 1) / 2)))
         draw_band(losses, epochs, values, name)
         if inset is not None:
             last = epochs >= (1 - tail) * epochs[-1]

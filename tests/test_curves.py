@@ -98,12 +98,22 @@ def test_several_runs_are_drawn_by_name_with_a_zoomed_tail(runs, monkeypatch):
     assert [text.get_text() for text in scores.get_legend().get_texts()] == ['plain: 78.0 %', 'CDS: 84.0 %']
 
 
+def test_the_average_is_as_wide_as_the_picture_says(runs, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **other: drawn.append(self))
+    compare_curves([('CDS', runs / 'cds')], runs / 'c.png', smooth=3)  # one record per epoch
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_ydata()[9] == pytest.approx(0.5 * (1 / 9 + 1 / 10 + 1 / 11) / 3)
+
+
 def test_the_command_draws_several_runs_and_names_what_is_wrong(runs, tool, capsys):
     main, folders = tool('plot_curves').main, [str(runs / 'plain_0'), str(runs / 'cds')]
     main([*folders, '--names', 'plain', 'CDS', '--out', str(runs / 'f4.svg')])
     assert capsys.readouterr().out.strip() == str(runs / 'f4.svg')
     text = (runs / 'f4.svg').read_text()
-    for wanted in ('training loss_ce, mean over 2 epochs', 'CDS: 84.0 %'):
+    for wanted in ('training loss_ce, mean over 3 epochs', 'CDS: 84.0 %'):
         assert f'<!-- {wanted} -->' in text
     for more, message in (
         (['--names', 'plain'], '--names has 1 names for 2 runs'),

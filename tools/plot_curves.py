@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     several.add_argument('--names', nargs='+', help='one per run; the same for repetitions (default: their folders)')
     several.add_argument('--loss', default='loss_ce', help='training loss to draw (default: loss_ce)')
     several.add_argument(
-        '--smooth', type=float, default=2.0, help='moving average over the loss, in epochs (default: 2; 0: none)'
+        '--smooth', type=float, default=3.0, help='moving average over the loss, in epochs (default: 3; 0: none)'
     )
     several.add_argument(
         '--tail', type=float, default=0.2, help='last part that an inset enlarges (default: 0.2; 0: no inset)'
