@@ -14,7 +14,7 @@ The parts, in the order in which an image meets them::
     optim.py         mixed precision
     hooks/           reproducible random streams, checks before the run, what is left after it
     export.py        a backbone without heads, for detectors and other libraries
-    evaluation/      measures of a trained network beyond its accuracy
+    evaluation/      measures of a trained network beyond its accuracy: calibration, what its stages know
     detection/       mmcv's operators without a compiler, checks of a detector's run, comparison of runs
     paper/           the paper's tables as data, their configs, and our results beside them
 

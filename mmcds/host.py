@@ -19,6 +19,7 @@ _MODULES = (
     'classifiers',
     'baselines',
     'optim',
+    'evaluation',
     'hooks',
 )
 

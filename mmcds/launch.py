@@ -3,7 +3,7 @@
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,6 +12,8 @@ import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.hub import get_config
+from rich.console import Console
+from rich.table import Table
 
 from mmcds.errors import ConfigError
 
@@ -170,6 +172,29 @@ def set_loader_defaults(config: Config) -> None:
                 f'{name}: persistent_workers=True needs num_workers >= 1, got '
                 f'{config[name].get("num_workers", 0)}. Change one of them.'
             )
+
+
+def prepare_testing(config: Config, checkpoint: str) -> None:
+    """Make a config evaluate a checkpoint on its test set, and nothing else.
+
+    Raises:
+        ConfigError: If the checkpoint does not exist, or the data folder is missing or empty.
+    """
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f'checkpoint {checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    config.load_from, config.resume = checkpoint, False
+    config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    set_loader_defaults(config)
+    check_data_root(config, ('test_dataloader',))
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that is as wide as it needs to be when nobody looks."""
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
 def unloadable_dataset(error: BaseException) -> BaseDataset | None:

@@ -52,6 +52,7 @@ def test_imports_follow_the_way_of_an_image():
         'necks',
         'supervisions',
         'classifiers',
+        'evaluation',
         'export.py',
         'curves.py',
         'hooks',

@@ -12,30 +12,19 @@ seeds or cells.
 """
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
-from mmcds.launch import OPTIONS_HELP, run_tool
+from mmcds.launch import OPTIONS_HELP, print_table, run_tool
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, finetuned, seed_options
-from mmcds.paper.report import HEADER, run_folder
+from mmcds.paper.report import run_folder, to_texts
 from mmcds.sweep import Run, execute
-
-
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that is as wide as it needs to be when nobody looks."""
-    table = Table(*header, title=title)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
 def list_cells(args: Namespace) -> None:
@@ -129,7 +118,7 @@ def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
     if args.scale == 'mini':
         title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
     rows = collect(found, args.out)
-    print_table(title, HEADER, [row.texts() for row in rows])
+    print_table(title, *to_texts(rows))
     for path in write_report(title, rows, args.write or args.out, table):
         print(path)
 

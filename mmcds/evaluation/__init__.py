@@ -1,5 +1,6 @@
-"""Measures of a trained network beyond its accuracy: what its stages know of the classes, and how alike they are."""
+"""Measures of a trained network beyond its accuracy: calibration, what its stages know, how alike they are."""
 
+from mmcds.evaluation.calibration import CalibrationError
 from mmcds.evaluation.features import pooled_features
 from mmcds.evaluation.representation import (
     LinearProbe,
@@ -10,6 +11,7 @@ from mmcds.evaluation.representation import (
 )
 
 __all__ = [
+    'CalibrationError',
     'LinearProbe',
     'cka_matrix',
     'fit_linear_probe',

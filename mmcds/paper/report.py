@@ -3,10 +3,11 @@
 import csv
 import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmcds.evaluation.calibration import COLUMNS
 from mmcds.paper.cells import Cell
 from mmcds.paper.compose import why_not
 from mmcds.paper.tables import METHODS, NETWORKS
@@ -29,11 +30,13 @@ class Row:
         cell: The cell.
         last: Top-1 accuracy after the last epoch of every run, in percent.
         best: Highest top-1 accuracy of every run, as the released code reports it, in percent.
+        calibration: Calibration after the last epoch of every run that measured it, by key of its ``COLUMNS``.
     """
 
     cell: Cell
     last: tuple[float, ...] = ()
     best: tuple[float, ...] = ()
+    calibration: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def difference(self) -> float | None:
@@ -57,12 +60,27 @@ class Row:
         )
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
     """``mean ± sample standard deviation``, the mean alone of a single value, nothing of none."""
     if not values:
         return ''
-    mean = f'{statistics.mean(values):.2f}'
-    return f'{mean} ± {statistics.stdev(values):.2f}' if len(values) > 1 else mean
+    mean = f'{statistics.mean(values):.{digits}f}'
+    return f'{mean} ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else mean
+
+
+def to_texts(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a table: :data:`HEADER`, and calibration before the note if any run measured it."""
+    texts = [row.texts() for row in rows]
+    if not any(row.calibration for row in rows):
+        return HEADER, texts
+    header = (*HEADER[:-1], *(title for title, *_ in COLUMNS.values()), HEADER[-1])
+    for place, row in enumerate(rows):
+        found = (
+            spread([factor * value for value in row.calibration.get(key, ())], digits)
+            for key, (_, factor, digits) in COLUMNS.items()
+        )
+        texts[place] = (*texts[place][:-1], *found, texts[place][-1])
+    return header, texts
 
 
 def run_folder(out: str | Path, cell: Cell, seed: int) -> Path:
@@ -83,16 +101,23 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
     rows = []
     for cell in cells:
         found = [json.loads(path.read_text()) for path in sorted((Path(out) / cell.name).glob(f'seed_*/{RESULT}'))]
+        measured = {key: [record.get('metrics', {}).get(f'calibration/{key}') for record in found] for key in COLUMNS}
         rows.append(
-            Row(cell, tuple(record['accuracy'] for record in found), tuple(record['best'] for record in found))
+            Row(
+                cell,
+                tuple(record['accuracy'] for record in found),
+                tuple(record['best'] for record in found),
+                {key: tuple(values) for key, values in measured.items() if values and None not in values},
+            )
         )
     return rows
 
 
 def to_markdown(title: str, rows: Sequence[Row]) -> str:
-    """A table with the columns of :data:`HEADER`; accuracies in percent."""
-    lines = [f'### {title}', '', '| ' + ' | '.join(HEADER) + ' |', '|' + ' --- |' * len(HEADER)]
-    lines += ['| ' + ' | '.join(row.texts()) + ' |' for row in rows]
+    """A table with the columns of :func:`to_texts`; accuracies in percent."""
+    header, texts = to_texts(rows)
+    lines = [f'### {title}', '', '| ' + ' | '.join(header) + ' |', '|' + ' --- |' * len(header)]
+    lines += ['| ' + ' | '.join(text) + ' |' for text in texts]
     lines += [
         '',
         'Top-1 accuracy in percent, mean ± sample standard deviation over runs; the difference is last - paper.',
@@ -115,7 +140,7 @@ def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str)
     markdown.write_text(to_markdown(title, rows))
     with table.open('w', newline='') as stream:
         writer = csv.writer(stream)
-        writer.writerow(('cell', 'paper', 'paper_top5', 'last', 'best', 'difference', 'source', 'missing'))
+        writer.writerow(('cell', 'paper', 'paper_top5', 'last', 'best', 'difference', 'source', 'missing', *COLUMNS))
         for row in rows:
             writer.writerow(
                 (
@@ -127,6 +152,7 @@ def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str)
                     None if row.difference is None else f'{row.difference:.2f}',
                     row.cell.source,
                     why_not(row.cell),
+                    *(' '.join(f'{value:.6f}' for value in row.calibration.get(key, ())) for key in COLUMNS),
                 )
             )
     files = [markdown, table]

@@ -97,7 +97,7 @@ FINE_GRAINED = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
 DEEP = ('plain', 'dsn', 'dks', 'dhm', 'cds')
 #: Rows of the tables at mini scale beside the paper's own.
 MINI_EXTRA = {
-    **dict.fromkeys(('table1', 'table2', 'table3'), ('plain_both', 'cds_both')),
+    **dict.fromkeys(('table1', 'table2', 'table3', 'figure4', 'figure5'), ('plain_both', 'cds_both')),
     **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
 }
 #: Tables that have a mini scale.
@@ -297,6 +297,10 @@ def _ablations() -> list[Cell]:
     ]
 
 
+EVALUATORS = [dict(type='Accuracy', topk=(1, 5)), dict(type='CalibrationError')]
+#: Settings that measure calibration with every validation.
+CALIBRATED = {'val_evaluator': EVALUATORS, 'test_evaluator': EVALUATORS}
+
 TABLES: dict[str, tuple[str, list[Cell]]] = {
     'table1': ('Deep supervision on CIFAR-100', _deep('table1', CIFAR_NETWORKS, 'cifar100')),
     'table2': ('Deep supervision on CIFAR-10', _deep('table2', CIFAR_NETWORKS, 'cifar10')),
@@ -351,17 +355,14 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
                 'resnet50',
                 'cifar100',
                 method,
-                source='a curve, no number; tools/plot_curves.py draws that of a run',
+                source='a curve, no number; tools/plot_curves.py draws it',
             )
             for method in ('plain', 'cds')
         ],
     ),
     'figure5': (
         'Calibration',
-        [
-            _cell('figure5', 'resnet50', 'cifar100', method, missing='this build has no calibration metric yet')
-            for method in ('plain', 'cds')
-        ],
+        [_cell('figure5', 'resnet50', 'cifar100', method, options=CALIBRATED) for method in ('plain', 'cds')],
     ),
     'ablations': ('Ablations of Sections 5.3 and 5.4', _ablations()),
 }
@@ -373,8 +374,8 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     Args:
         table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
-            setting occurs once, without the paper's numbers; the tables of deep supervision get rows for plain
-            training and CDS with cross-entropy on both views; number of heads and ablations are without teachers.
+            setting occurs once, without the paper's numbers; the tables of deep supervision and distillation and
+            Figures 4 and 5 get rows for cross-entropy on both views; Figure 3 and the ablations are without teachers.
 
     Raises:
         ConfigError: If there is no such table.
@@ -393,7 +394,7 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
         mini = _mini(table, each.method, **same)
         small.setdefault(mini.name, mini)
     for method in MINI_EXTRA.get(table, ()):
-        mini = _mini(table, method)
+        mini = _mini(table, method, options=found[0].options)
         small.setdefault(mini.name, mini)
     return list(small.values())
 

@@ -138,9 +138,12 @@ def test_every_cell_of_the_distillation_tables_runs_and_names_what_is_trained_fi
     assert kd.model.head.loss.loss_weight == 0.1
 
 
-def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view():
-    found = {each.method: compose(each) for each in cells('table1', 'mini')}
-    assert set(found) == {*DEEP, 'plain_both', 'cds_both'}
+@pytest.mark.parametrize(
+    'table, methods', [('table1', DEEP), ('figure4', ('plain', 'cds')), ('figure5', ('plain', 'cds'))]
+)
+def test_mini_scale_has_the_rows_that_tell_contrast_from_a_second_view(table, methods):
+    found = {each.method: compose(each) for each in cells(table, 'mini')}
+    assert set(found) == {*methods, 'plain_both', 'cds_both'}
     assert tuple(found['plain_both'].model.ce_views) == tuple(found['cds_both'].model.ce_views) == (0, 1)
     assert not found['plain_both'].model.get('supervisions')
     assert found['cds'].model.supervisions.cds == found['cds_both'].model.supervisions.cds
@@ -227,6 +230,20 @@ def test_feature_distillation_stands_beside_cds():
         assert model.supervisions.feature.taps == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize('scale', ['paper', 'mini'])
+def test_figure_5_measures_calibration_beside_accuracy_and_table_1_does_not(scale):
+    from mmengine.evaluator import Evaluator
+    from mmpretrain.registry import METRICS
+
+    for table, wanted in (('figure5', ['Accuracy', 'CalibrationError']), ('table1', ['Accuracy'])):
+        for each in cells(table, scale)[:4]:
+            config = compose(each)
+            for evaluator in (config.val_evaluator, config.test_evaluator):
+                listed = evaluator if isinstance(evaluator, list) else [evaluator]
+                metrics = Evaluator([METRICS.build(metric) for metric in listed]).metrics
+                assert [type(metric).__name__ for metric in metrics] == wanted
+
+
 @pytest.mark.parametrize(
     'call, message',
     [
@@ -274,6 +291,34 @@ def test_results_are_compared_with_the_paper_in_markdown_csv_and_plot(tmp_path):
 
     assert imread(files[2])[..., :3].std() > 0.1
     assert [spread(()), spread((1.0,))] == ['', '1.00']
+
+
+def test_calibration_gets_columns_where_it_was_measured(tmp_path):
+    plain, cds = cells('figure5')
+    for seed, error in enumerate((0.05, 0.07)):
+        write_result(tmp_path, cds, seed, 80.0, 81.0)
+        file = run_folder(tmp_path, cds, seed) / RESULT
+        metrics = dict(ece=error, adaptive_ece=0.04, classwise_ece=0.00125, nll=1.5)
+        record = {**json.loads(file.read_text()), 'metrics': {f'calibration/{k}': v for k, v in metrics.items()}}
+        file.write_text(json.dumps(record))
+    markdown, table, _ = write_report('Figure 5', collect([plain, cds], tmp_path), tmp_path, 'figure5')
+    header, _, first, second = (line.strip('| ').split(' | ') for line in markdown.read_text().splitlines()[2:6])
+    measured = ['6.00 ± 1.41', '4.00 ± 0.00', '0.125 ± 0.000', '1.500 ± 0.000']
+    assert header[9:13] == ['ECE (%)', 'adaptive ECE (%)', 'class-wise ECE (%)', 'NLL (nats)']
+    assert second[9:13] == measured
+    assert first[9:13] == [''] * 4
+    assert list(csv.DictReader(table.open()))[1]['ece'] == '0.050000 0.070000'
+
+
+def test_a_training_of_figure_5_leaves_calibration_where_it_is_collected(tool, tmp_path):
+    from mmcds.curves import read_scalars
+
+    compose(cell('figure5/mini_fashion/plain', 'mini')).dump(tmp_path / 'cell.py')
+    short = [*ONE_STEP, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=64']
+    tool('train').main([str(tmp_path / 'cell.py'), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *short])
+    found = read_scalars(tmp_path / 'run')[1][-1]
+    assert {f'calibration/{key}' for key in ('ece', 'adaptive_ece', 'classwise_ece', 'nll')} < set(found)
+    assert 0 < found['calibration/ece'] <= 1
 
 
 def test_a_table_without_any_number_gets_no_plot(tmp_path):
