@@ -2,9 +2,9 @@
 """What the stages of trained networks know: python tools/probe.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
 
 Every stage's features, averaged over the map, are measured by a linear probe, the nearest neighbours, alignment,
-uniformity, and by how alike the stages of two networks are (CKA). All networks see the same images: those of the first
-config, through its test pipeline; what each measure is, says docs/inside.md. Networks of the same name, such as several
-seeds, give a mean and a spread.
+uniformity, and by how alike the stages of two networks are (CKA); docs/inside.md says what each of them is. All
+networks see the same images, those of the first config. Networks of the same name, such as several seeds, give a mean
+and a spread.
 """
 
 import csv
@@ -317,8 +317,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         raise ConfigError(f'--names has {len(args.names)} name(s) for {count} network(s). Give one for each.')
     if args.images < 4 or args.neighbours < 1 or not args.l2 > 0:
         raise ConfigError(
-            f'--images is {args.images}, --neighbours {args.neighbours} and --l2 {args.l2}; at least 4, at least 1 and '
-            'a positive number are needed.'
+            f'--images is {args.images}, --neighbours {args.neighbours} and --l2 {args.l2}; at least 4, at least 1 '
+            'and a positive number are needed.'
         )
     args.taps = [int(tap) if tap.isdigit() else tap for tap in args.taps]
     return args
