@@ -2,9 +2,9 @@
 """What the stages of trained networks know: python tools/probe.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
 
 Every stage's features, averaged over the map, are measured by a linear probe, the nearest neighbours, alignment,
-uniformity, and by how alike the stages of two networks are (CKA). All networks see the same images: those of the first
-config, through its test pipeline; what each measure is, says docs/inside.md. Networks of the same name, such as
-several seeds, give a mean and a spread.
+uniformity, and by how alike the stages of two networks are (CKA); docs/inside.md says what each of them is. All
+networks see the same images, those of the first config. Networks of the same name, such as several seeds, give a mean
+and a spread.
 """
 
 import csv

@@ -3,19 +3,20 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from mmpretrain.models import ImageClassifier
+from torch import Tensor
 
 from mmcds.taps import Tap, TappedBackbone
 
 
 @torch.no_grad()
 def pooled_features(
-    models: Sequence[nn.Module], taps: Sequence[Sequence[Tap]], loader: Iterable[dict]
+    models: Sequence[ImageClassifier], taps: Sequence[Sequence[Tap]], loader: Iterable[dict]
 ) -> tuple[list[dict[Tap, Tensor]], Tensor]:
     """Run several models over the same batches, each with a preprocessor of its own.
 
     Args:
-        models: A classifiers in evaluation mode, whose backbones put out the tapped stages.
+        models: Classifiers in evaluation mode, whose backbones put out the tapped stages.
         taps: Taps of each.
         loader: Batches of one image, or of the V views of an image.
 

@@ -5,6 +5,7 @@ in Tables 1, 2 and 8 is inferred: the sixteen that the paper trains on CIFAR.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmcds.errors import ConfigError
 from mmcds.paper.cells import Cell, Method, Network
@@ -270,16 +271,16 @@ def _ablations() -> list[Cell]:
     The first cell is the common setting. Section 5.4 does not say on which network it was studied.
     """
 
-    def cds(setting: str, swept: Mapping[str, float] = {}, **options) -> Cell:
-        return _cell('ablations', 'resnet18', 'cifar100', 'cds', setting=setting, swept=swept, options=options)
+    def cds(setting: str, options: Mapping[str, Any], swept: Mapping[str, float] = {}) -> Cell:
+        return _cell('ablations', 'resnet18', 'cifar100', 'cds', setting=setting, options=options, swept=swept)
 
     return [
-        cds('official', COMMON),
-        *(cds(f'{name} taps', **{TAPS: taps}) for name, taps in PLACEMENTS.items()),
-        cds('SimCLR', **{'model.supervisions.cds.loss.type': 'NTXentLoss'}),
-        *(cds(f'{form} heads', **{'model.supervisions.cds.neck.head': form}) for form in ('sepconv+mlp', 'mlp')),
+        cds('official', {}, COMMON),
+        *(cds(f'{name} taps', {TAPS: taps}) for name, taps in PLACEMENTS.items()),
+        cds('SimCLR', {'model.supervisions.cds.loss.type': 'NTXentLoss'}),
+        *(cds(f'{form} heads', {'model.supervisions.cds.neck.head': form}) for form in ('sepconv+mlp', 'mlp')),
         *(
-            cds(f'{axis} {value:g}', {axis: value}, **{option: value})
+            cds(f'{axis} {value:g}', {option: value}, {axis: value})
             for axis, (option, values) in SWEEPS.items()
             for value in values
         ),
