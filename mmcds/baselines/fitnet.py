@@ -70,7 +70,7 @@ class Regressor(nn.Module):
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     """Average where the map is too large, interpolate where it is too small."""
     if maps.shape[2] >= size[0] and maps.shape[3] >= size[1]:
-        return F.adaptive_avg_pool2d(maps, size)
+        return F.adaptive_avg_pool2d(maps, (size[0], size[1]))
     return F.interpolate(maps, size, mode='bilinear', align_corners=False)
 
 

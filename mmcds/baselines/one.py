@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -110,7 +110,8 @@ class Branch(BaseModule):
 
     def init_weights(self) -> None:
         """Draw the weights; the copied blocks do not know how."""
-        for layer in self.stages.modules():
+        layers: Iterable[Any] = self.stages.modules()
+        for layer in layers:
             layer.init_cfg = None
         super().init_weights()
 
@@ -176,7 +177,8 @@ class ONESupervision(ViewSupervision):
         backbone: Any = network.backbone
         (tap,) = self.taps
         if getattr(backbone, 'preactivation', False):  # its taps are activated, its stages pass on what is not
-            stages = branch(network, tap, 'ONESupervision', backbone.stage_blocks[tap + 1 :], widen=1)[0]
+            blocks = backbone.stage_blocks[tap + 1 :] if isinstance(tap, int) else None
+            stages = branch(network, tap, 'ONESupervision', blocks, widen=1)[0]
         else:
             stages = modules_after(backbone, tap)
         self.branches = ModuleList(
