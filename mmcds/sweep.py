@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from mmcds.curves import read_scalars
+from mmcds.curves import read_scalars, to_percent
 from mmcds.errors import ConfigError
 from mmcds.host import resources
 
 RESULT = 'result.json'
+#: What a run is compared by.
+SCORES = ('accuracy/top1', 'coco/bbox_mAP')
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Run:
         work_dir: Its folder.
         options: ``KEY=VALUE`` overrides of the config.
         x: Position on the horizontal axis of a plot, if there is one.
+        validated: Whether it has a validation, whose metrics are its result; self-supervised training has none.
     """
 
     label: str
@@ -37,6 +40,7 @@ class Run:
     work_dir: Path
     options: tuple[str, ...] = ()
     x: float | None = None
+    validated: bool = True
 
     def command(self) -> list[str]:
         """The command line that trains it, or goes on with it."""
@@ -83,13 +87,13 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
             f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
         )
     validations = read_scalars(run.work_dir)[1]
-    if not validations:
+    if run.validated and not validations:
         raise ConfigError(
             f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
             f'Train it longer; see {log}.'
         )
-    record['metrics'] = {key: value for key, value in validations[-1].items() if '/' in key}
-    scores = [scalars['accuracy/top1'] for scalars in validations if 'accuracy/top1' in scalars]
+    record['metrics'] = {key: value for key, value in (validations or [{}])[-1].items() if '/' in key}
+    scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]
     if scores:
         record.update(accuracy=scores[-1], best=max(scores))
     file.write_text(json.dumps(record, indent=2) + '\n')
@@ -105,8 +109,8 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
         devices: GPUs to spread them over, as in ``CUDA_VISIBLE_DEVICES``; none leaves that to the trainings.
 
     Returns:
-        One record per run: its attributes, ``metrics``, what the last validation gave, and for a classifier
-        ``accuracy``, the top-1 accuracy in percent after the last epoch, and ``best``, the highest one.
+        One record per run: its attributes, ``metrics``, what the last validation gave, and ``accuracy``, the top-1
+        accuracy of a classifier or the AP of a detector after the last epoch, in percent, and ``best``, the highest.
 
     Raises:
         ConfigError: If a training fails, or if a folder holds another run.

@@ -77,6 +77,7 @@ def prepare(each: Cell, seed: int, args: Namespace) -> Run:
         config=str(folder / 'cell.py'),
         seed=seed,
         work_dir=folder,
+        validated=config.get('val_cfg') is not None,
         options=(*seed_options(METHODS[each.method], seed), *args.cfg_options),
     )
 

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from mmcds.errors import ConfigError
 from mmcds.host import resources
 from mmcds.paper.cells import Cell, Method, Network
-from mmcds.paper.tables import FINE_GRAINED, METHODS, NETWORKS
+from mmcds.paper.tables import DETECTORS, FINE_GRAINED, METHODS, NETWORKS
 
 #: Network and data set of the leaf that every method has for a data set.
 BASES = dict(
@@ -61,6 +61,8 @@ def leaf(cell: Cell) -> Path:
     method = METHODS[cell.method]
     base = BASES.get(cell.dataset, cell.dataset) + ('-finetune' if finetuned(cell) else '')
     name = method.fashion if cell.dataset == 'fashion' and method.fashion else method.leaf.format(base=base)
+    if cell.dataset == 'coco':
+        name = f'detection/{DETECTORS[cell.setting]}_r50-{cell.method}_fpn_1x_coco'
     path = resources() / 'configs' / f'{name}.py'
     if cell.dataset in FINE_GRAINED and not path.is_file():
         path = resources() / 'configs' / 'plain' / f'{base}.py'
@@ -86,6 +88,9 @@ def compose(cell: Cell) -> Config:
     method, network = METHODS[cell.method], NETWORKS[cell.network]
     config = read(leaf(cell))
     own = config.model
+    if own.type != 'CDSClassifier':  # a model of the hosts, BYOL or a detector, holds its network itself
+        config.merge_from_dict(dict(cell.options))
+        return config
     if cell.dataset in FINE_GRAINED:  # the method is that of ImageNet, the size of the head is not
         own = read(leaf(replace(cell, dataset='in1k', start=None))).model
         own.head.num_classes = config.num_classes

@@ -120,7 +120,8 @@ def to_markdown(title: str, rows: Sequence[Row]) -> str:
     lines += ['| ' + ' | '.join(text) + ' |' for text in texts]
     lines += [
         '',
-        'Top-1 accuracy in percent, mean ± sample standard deviation over runs; the difference is last - paper.',
+        'Top-1 accuracy (detectors: AP) in percent, mean ± sample standard deviation over runs; the difference is '
+        'last - paper.',
     ]
     return '\n'.join(lines) + '\n'
 

@@ -21,6 +21,7 @@ from mmcds.paper.tables import DEEP, FINE_GRAINED, RIVALS, UNKNOWN
 from mmcds.sweep import RESULT, Run, execute
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE_VIEW = (*DEEP[:4], 'semi_plain', 'plain_autoaug', 'supcon', 'byol', 'byol_dsn')
 ALL = [(scale, each) for scale in ('paper', 'mini') for table in TABLES for each in cells(table, scale)]
 
 
@@ -35,16 +36,20 @@ def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
             continue
         config = compose(each)
         composed += 1
+        if each.dataset == 'coco':
+            assert config.model.type in ('FasterRCNN', 'RetinaNet')
+            assert f'/{each.method}/resnet50_in1k/' in config.model.backbone.init_cfg.checkpoint
+            continue
         assert config.model.type == 'CDSClassifier', each.name
         assert config.model.head.num_classes == config.num_classes, each.name
         assert config.data_preprocessor.num_classes == config.num_classes, each.name
         views = next(len(step['views']) for step in config.train_pipeline if step['type'] == 'MultiViewTransform')
-        expected = 4 if each.method == 'sskd' else 1 if each.method in (*DEEP[:4], 'semi_plain', *RIVALS) else 2
+        expected = 4 if each.method == 'sskd' else 1 if each.method in (*ONE_VIEW, *RIVALS) else 2
         assert views == expected, each.name
         assert scale == 'paper' or config.train_cfg.max_epochs == 100
         assert (each.teacher is not None) == bool(config.model.get('teacher')), each.name
         assert cell(each.name, scale) == each
-    assert composed >= 480
+    assert composed >= 640
 
 
 def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
@@ -250,8 +255,8 @@ def test_figure_5_measures_calibration_beside_accuracy_and_table_1_does_not(scal
         (lambda: cells('table10'), "there is no 'table10'; choose one of table1, table2"),
         (lambda: cell('table1/resnet18_cifar100/cd'), 'similar names: table1/resnet18_cifar100/cds'),
         (
-            lambda: compose(cell('table9/resnet50_in1k/byol-1000_and_80_epochs')),
-            'is not run by this build: this build has',
+            lambda: compose(cell('table4/mini_fashion/cds-RetinaNet', 'mini')),
+            'is not run by this build: tools/scenes_transfer.py is its small form',
         ),
         (
             lambda: compose(Cell('table2', 'resnet18', 'cifar10', 'cds_feature')),
@@ -483,7 +488,42 @@ def test_tool_trains_the_start_first_and_hands_its_checkpoint_over(tool, tmp_pat
 
 def test_tool_says_that_nothing_of_a_table_is_run(tool):
     with pytest.raises(ConfigError, match='none of table4 is run by this build'):
-        tool('paper').main(['run', 'table4'])
+        tool('paper').main(['run', 'table4', '--scale', 'mini'])
+
+
+def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_detectors(tool, tmp_path, monkeypatch):
+    from mmengine.config import Config
+
+    seen = {}
+
+    def fake(runs, jobs, devices):
+        for run in runs:
+            seen[run.label] = Config.fromfile(run.config), run.validated
+            (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/last.pth')
+        return []
+
+    module = tool('paper')
+    monkeypatch.setattr(module, 'execute', fake)
+    asked = [
+        'table9/resnet50_in1k/supcon-batch_512_350_epochs',
+        'table9/resnet50_in1k/byol_dsn-1000_and_80_epochs',
+        'table4/resnet50_coco/dks-RetinaNet',
+    ]
+    module.main(['run', *asked, '--seeds', '0', '--out', str(tmp_path)])
+    encoder, byol, backbone, *_ = seen
+    assert (encoder, byol) == (
+        'table9/resnet50_in1k/supcon_encoder-batch_512_350_epochs',
+        'table9/resnet50_in1k/byol_pretrain-1000_epochs',
+    )
+    assert backbone == 'table3/resnet50_in1k/dks'
+    assert seen[asked[0]][0].load_from == f'{tmp_path}/{encoder}/seed_0/last.pth'
+    assert seen[asked[1]][0].load_from == f'{tmp_path}/{byol}/seed_0/last.pth'
+    assert seen[asked[1]][0].model.supervisions.dsn.type == 'DSNSupervision'
+    assert seen[asked[2]][0].model.backbone.init_cfg.checkpoint == f'{tmp_path}/{backbone}/seed_0/last.pth'
+    assert [name for name, (_, validated) in seen.items() if not validated] == [byol]
+    large = compose(cell('table9/resnet50_in1k/supcon-batch_6144_100_epochs').start)
+    assert (large.train_cfg.max_epochs, large.param_scheduler[1].end) == (100, 100)
+    assert large.optim_wrapper.optimizer.lr == pytest.approx(7.2)
 
 
 # ---- adding a method
