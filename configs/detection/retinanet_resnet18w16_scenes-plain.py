@@ -4,6 +4,7 @@ Not from the paper: its Table 4 in minutes on one core. All starts and seeds: py
 First the scenes: python tools/make_fashion_scenes.py
 Then the backbone: python tools/train.py configs/plain/resnet18w16_fashion.py
 Another backbone file: MMCDS_BACKBONE=FILE, or --cfg-options model.backbone.init_cfg.checkpoint=FILE.
+Ours: AP 47.2 with seed 0, see docs/fashion_scenes.md.
 Command: python tools/train.py configs/detection/retinanet_resnet18w16_scenes-plain.py
 """
 
