@@ -119,7 +119,7 @@ def test_the_command_draws_several_runs_and_names_what_is_wrong(runs, tool, caps
         (['--names', 'plain'], '--names has 1 names for 2 runs'),
         (['--loss', 'loss_kd'], 'plain_0: a run logged no loss_kd, only loss, loss_ce'),
         (['--metric', 'coco/bbox_mAP'], 'plain_0: a run logged no coco/bbox_mAP, only accuracy/top1'),
-        (['--tail', '1'], r'tail in \[0, 1\), got 2.0 and 1.0'),
+        (['--tail', '1'], r'tail in \[0, 1\), got 3.0 and 1.0'),
         (['--smooth', '-1'], 'smooth must be >= 0'),
     ):
         with pytest.raises(ConfigError, match=message):
