@@ -42,9 +42,13 @@ def test_counts_are_those_of_the_replica(name, check, data_root):
     assert [(images, classes) for images, _, classes, *_ in numbers.values()] == list(REPLICA[name])
     for images, _, classes, smallest, median, largest in numbers.values():
         assert smallest == median == largest == images // classes
+
+
+@pytest.mark.parametrize('name', ['dogs', 'fashion'])
+def test_fewer_images_than_the_official_set_are_a_fault_unless_allowed(name, check, data_root):
     status, _, said = check(name, data_root)
     assert (status == 0) == (name == 'fashion'), said
-    assert name == 'fashion' or 'images, but the official set has' in said
+    assert ('train: 120 images, but the official set has 12,000' in said) == (name == 'dogs')
 
 
 def test_cifar_and_imagenet_are_counted_by_class(check, data_root, any_checksum):
