@@ -112,8 +112,9 @@ def test_header_gives_the_command_and_the_teacher_of_this_file(leaf):
 @pytest.mark.parametrize('network', ['resnet18', 'mobilenet_v2'])
 @pytest.mark.parametrize('method', [*RIVALS, 'cds_distill'])
 def test_students_of_both_families_train_resume_and_export(
-    method, network, tool, tmp_path, data, any_checksum, narrow
+    method, network, tool, tmp_path, data, any_checksum, narrow, monkeypatch
 ):
+    monkeypatch.setenv('MMCDS_DATA_ROOT', str(data))  # a composed config names its data
     cell = Cell('table8', network, 'cifar100', method)
     config = compose(cell)
     if method in TAUGHT:
