@@ -6,15 +6,11 @@ Ours: not run yet. Command: python tools/train.py configs/sskd/resnet18_cifar100
 Not in the paper of CDS: 60 epochs, steps and learning rate from the authors' code.
 """
 
-_base_ = ['../_base_/networks/resnet50_cifar.py', '../_base_/datasets/cifar100_literature_rotated.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/networks/resnet50_cifar.py', '../_base_/datasets/cifar100_literature_rotated.py',
+    '../_base_/schedules/sskd_60e.py', '../_base_/runtime.py']
 model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     frozen=('backbone', 'neck', 'head'),
     supervisions=dict(sskd=dict(type='RotationSupervision')))
 load_from = 'work_dirs/plain/resnet50_cifar100-240e/epoch_240.pth'
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4))
-param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[30, 45], gamma=0.1)]
-train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=60)  # its accuracy does not change
-val_cfg = dict()
-test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=64)

@@ -111,11 +111,7 @@ class CheckBackboneHook(Hook):
                 'Name a checkpoint with the same stem, such as one of configs/cds/resnet50_in1k.py for ImageNet, or '
                 "give the model the backbone of the checkpoint (type='mmpretrain.ResNet_CIFAR' for CIFAR)."
             )
-        weights = {
-            f'{name}.weight'
-            for name, module in backbone.named_modules()
-            if isinstance(module, nn.modules.conv._ConvNd)
-        }
+        weights = {f'{name}.weight' for name in _convolutions(backbone)}
         lost = weights & ({*missing} | {text.split(' ')[0] for text in differing})
         shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
         raise ConfigError(

@@ -33,7 +33,6 @@ class Method:
         fashion: The same for the embedded images, if it is not ``leaf`` with ``resnet18w16_fashion``.
         options: Settings changed beyond the leaf.
         seed_options: Settings that get the seed of the run, beside the run itself.
-        missing: Why this build does not run it; empty if it does.
     """
 
     title: str
@@ -41,7 +40,6 @@ class Method:
     fashion: str = ''
     options: Mapping[str, Any] = field(default_factory=dict)
     seed_options: tuple[str, ...] = ()
-    missing: str = ''
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def read(path: Path) -> Config:
 
 def why_not(cell: Cell) -> str:
     """Why this build does not run a cell; empty if it does."""
-    return cell.missing or METHODS[cell.method].missing
+    return cell.missing
 
 
 def finetuned(cell: Cell) -> bool:

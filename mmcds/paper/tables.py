@@ -144,7 +144,7 @@ def _cell(table: str, network: str, dataset: str, method: str, **other) -> Cell:
     return Cell(
         **{
             **dict(table=table, network=network, dataset=dataset, method=method),
-            **dict(paper=paper, paper_top5=top5, source=source, missing=METHODS[method].missing),
+            **dict(paper=paper, paper_top5=top5, source=source),
             **other,
         }
     )
