@@ -8,15 +8,18 @@ python tools/paper.py run table1 --scale mini --seeds 0 1 2 --jobs 2
 python tools/paper.py collect table1 --scale mini        Markdown, CSV and plot, from what has ended
 
 Runs that have ended are not repeated and stopped ones go on, so a command can be stopped, and given again with more
-seeds or cells.
+seeds or cells. Cells of equal configs, such as plain training in Tables 1 and 8, are trained once: the folder of the
+second is a link to that of the first. A folder whose run has another config is refused.
 """
 
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from mmengine.config import DictAction
 
 import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.errors import ConfigError
@@ -58,12 +61,10 @@ def chosen(names: Sequence[str], scale: str) -> list[Cell]:
 
 
 def prepare(each: Cell, seed: int, args: Namespace) -> Run:
-    """Describe a run, and write its config beside it, with the checkpoints of what was trained first."""
-    folder = run_folder(args.out, each, seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Describe a run, and write its config into its folder, with the checkpoints of what was trained first."""
     config = compose(each)
     if each.teacher is not None:
-        config.model.teacher.config = str(run_folder(args.out, each.teacher, seed) / 'cell.py')
+        config.model.teacher.config = str(trained(args.out, each.teacher, seed) / 'cell.py')
         config.model.teacher.checkpoint = last_checkpoint(args.out, each.teacher, seed)
     if each.start is not None:
         checkpoint = last_checkpoint(args.out, each.start, seed)
@@ -71,20 +72,58 @@ def prepare(each: Cell, seed: int, args: Namespace) -> Run:
             config.model.backbone.init_cfg.checkpoint = checkpoint
         else:
             config.load_from = checkpoint
-    config.dump(folder / 'cell.py')
+    config.merge_from_dict({**seed_options(METHODS[each.method], seed), **args.cfg_options})
+    settle(run_folder(args.out, each, seed), config.pretty_text, Path(args.out))
+    folder = trained(args.out, each, seed)
     return Run(
-        label=each.name,
+        label=str(folder.parent.relative_to(args.out)),
         config=str(folder / 'cell.py'),
         seed=seed,
         work_dir=folder,
         validated=config.get('val_cfg') is not None,
-        options=(*seed_options(METHODS[each.method], seed), *args.cfg_options),
     )
+
+
+def settle(folder: Path, text: str, out: Path) -> None:
+    """Write the config of a run into its folder, or link the folder to that of an equal run under ``out``.
+
+    ``cell.txt`` keeps what was asked for; ``cell.py`` is what is trained, and MMEngine writes it anew.
+
+    Raises:
+        ConfigError: If the folder holds a run with another config.
+    """
+    asked = folder / 'cell.txt'
+    if asked.is_file():
+        before, now = asked.read_text().splitlines(), text.splitlines()
+        if before != now:
+            old, new = next(pair for pair in zip_longest(before, now, fillvalue='') if pair[0] != pair[1])
+            raise ConfigError(
+                f'{folder} holds a run with another config: it has {old.strip()!r} where {new.strip()!r} is asked '
+                'for. Give the settings of that run, choose another --out folder, or delete this one.'
+            )
+        return
+    twins = (path for path in sorted(out.glob(f'*/*/*/{folder.name}/{asked.name}')) if path.read_text() == text)
+    twin = next(twins, None)
+    if twin is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / 'cell.py').write_text(text)
+        asked.write_text(text)
+        return
+    owner = twin.parent.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(os.path.relpath(owner, folder.parent.resolve()), target_is_directory=True)
+    print(f'{folder} is the same training as {owner.relative_to(out.resolve())}: it is trained once')
+
+
+def trained(out: str, each: Cell, seed: int) -> Path:
+    """Folder of a run of a cell, that of its twin if it is a link."""
+    return Path(out) / run_folder(out, each, seed).resolve().relative_to(Path(out).resolve())
 
 
 def last_checkpoint(out: str, each: Cell, seed: int) -> str:
     """Checkpoint at the end of a run of a cell."""
-    return (run_folder(out, each, seed) / 'last_checkpoint').read_text().strip()
+    folder = trained(out, each, seed)
+    return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
 
 
 def run_cells(args: Namespace) -> list[dict]:
@@ -105,9 +144,8 @@ def run_cells(args: Namespace) -> list[dict]:
         steps.setdefault(len(each.first), {})[each.name] = each
     records = []
     for _, found in sorted(steps.items()):
-        records += execute(
-            [prepare(each, seed, args) for seed in args.seeds for each in found.values()], jobs, devices
-        )
+        runs = [prepare(each, seed, args) for seed in args.seeds for each in found.values()]
+        records += execute(dict.fromkeys(runs), jobs, devices)
     for table in dict.fromkeys(each.table for each in wanted):
         show_results(table, [each for each in wanted if each.table == table], args)
     return records
@@ -146,7 +184,9 @@ def main(argv: list[str] | None = None) -> None:
     running.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
     running.add_argument('--jobs', type=int, help='trainings at a time (default: one per visible GPU, or 1)')
-    running.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=OPTIONS_HELP)
+    running.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
+    )
     gathering = commands.add_parser('collect', parents=[common], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     args = parser.parse_args(argv)

@@ -145,6 +145,6 @@ def scale_options(cell: Cell) -> dict[str, Any]:
     return {**options, images: MINI_IMAGES}
 
 
-def seed_options(method: Method, seed: int) -> tuple[str, ...]:
-    """``KEY=VALUE`` settings that follow the seed of a run."""
-    return tuple(f'{key}={seed}' for key in method.seed_options)
+def seed_options(method: Method, seed: int) -> dict[str, int]:
+    """Settings that follow the seed of a run."""
+    return dict.fromkeys(method.seed_options, seed)

@@ -432,7 +432,7 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
 
     def fake(runs, jobs, devices):
         for run in runs:
-            seen.append((run.label, Config.fromfile(run.config).model.get('teacher'), run.options))
+            seen.append((run.label, Config.fromfile(run.config)))
             (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/epoch_300.pth')
         return []
 
@@ -441,7 +441,8 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     module.main(['run', 'table8/resnet18_cifar100/cds_distill', '--seeds', '0', '--out', str(tmp_path)])
     folder = tmp_path / 'table1/resnet50_cifar100/cds/seed_0'
     assert [label for label, *_ in seen] == ['table1/resnet50_cifar100/cds', 'table8/resnet18_cifar100/cds_distill']
-    assert seen[1][1].to_dict() == dict(config=str(folder / 'cell.py'), checkpoint=f'{folder}/epoch_300.pth')
+    taught = seen[1][1].model.teacher.to_dict()
+    assert taught == dict(config=str(folder / 'cell.py'), checkpoint=f'{folder}/epoch_300.pth')
     seen.clear()
     module.main(['run', 'table8/mini_fashion/sskd', '--scale', 'mini', '--seeds', '4', '--out', str(tmp_path)])
     assert [label.split('/', 1)[1] for label, *_ in seen] == [
@@ -451,15 +452,53 @@ def test_tool_trains_the_teacher_first_and_hands_its_checkpoint_over(tool, tmp_p
     ]
     stage = tmp_path / 'table8/mini_teacher_fashion/sskd_teacher/seed_4'
     assert Config.fromfile(stage / 'cell.py').load_from.endswith('mini_teacher_fashion/cds/seed_4/epoch_300.pth')
-    assert seen[2][1].to_dict() == dict(config=str(stage / 'cell.py'), checkpoint=f'{stage}/epoch_300.pth')
+    taught = seen[2][1].model.teacher.to_dict()
+    assert taught == dict(config=str(stage / 'cell.py'), checkpoint=f'{stage}/epoch_300.pth')
     seen.clear()
     pair = [f'figure3/{name}-2_heads' for name in ('resnet18_cifar100/cds_distill', 'resnet50_cifar100/cds')]
     module.main(['run', *pair, '--seeds', '1', '--out', str(tmp_path)])
     assert [label for label, *_ in seen] == pair[::-1]
-    assert seen[1][1].config == str(tmp_path / pair[1] / 'seed_1' / 'cell.py')
+    assert seen[1][1].model.teacher.config == str(tmp_path / pair[1] / 'seed_1' / 'cell.py')
     seen.clear()
     module.main(['run', 'figure2', '--seeds', '5', '--out', str(tmp_path)])
-    assert {options for *_, options in seen} == {('train_dataloader.dataset.seed=5',)}
+    assert {config.train_dataloader.dataset.seed for _, config in seen} == {5}
+
+
+def test_equal_cells_are_trained_once_and_an_unequal_run_is_not_continued(tool, tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def fake(runs, jobs, devices):
+        for run in runs:
+            trained.append((run.label, run.work_dir))
+            (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/epoch_100.pth')
+            record = dict(label=run.label, seed=run.seed, accuracy=10.0 * len(trained), best=90.0)
+            (run.work_dir / RESULT).write_text(json.dumps(record))
+        return []
+
+    module = tool('paper')
+    monkeypatch.setattr(module, 'execute', fake)
+    out = ['--scale', 'mini', '--out', str(tmp_path / 'runs'), '--seeds', '0']
+    heads = [f'figure3/mini_fashion/cds-{count}_heads' for count in (3, 4)]
+    twins = ['ablations/mini_fashion/cds-deep_taps', 'table8/mini_fashion/cds']
+    module.main(['run', *twins, *heads, *out])
+    assert [label for label, _ in trained] == twins
+    first, second = (cell(name, 'mini') for name in ('figure3/mini_fashion/cds-3_heads', 'table8/mini_fashion/cds'))
+    assert [row.last for row in collect([first, second], tmp_path / 'runs')] == [(10.0,), (20.0,)]
+    # the whole folder can be moved, and a later command finds what is equal to a link
+    (tmp_path / 'runs').rename(tmp_path / 'moved')
+    out[3] = str(tmp_path / 'moved')
+    trained.clear()
+    module.main(['run', 'table1/mini_fashion/cds', *out])
+    assert trained == [(twins[1], tmp_path / 'moved' / twins[1] / 'seed_0')]
+    assert 'is the same training as table8/mini_fashion/cds/seed_0' in capsys.readouterr().out
+    # another seed is another training
+    module.main(['run', 'table1/mini_fashion/cds', *out[:-1], '1'])
+    assert trained[-1][0] == 'table1/mini_fashion/cds'
+    # and other settings are refused, before anything is written
+    before = (tmp_path / 'moved' / twins[1] / 'seed_0' / 'cell.txt').read_text()
+    with pytest.raises(ConfigError, match=r"holds a run with another config: it has '.*0\.1.*' where '.*0\.7.*' is"):
+        module.main(['run', *twins, *out, '--cfg-options', 'model.supervisions.cds.loss.loss_weight=0.7'])
+    assert (tmp_path / 'moved' / twins[1] / 'seed_0' / 'cell.txt').read_text() == before
 
 
 def test_tool_trains_the_start_first_and_hands_its_checkpoint_over(tool, tmp_path, monkeypatch):
