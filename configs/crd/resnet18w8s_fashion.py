@@ -11,4 +11,4 @@ model = dict(
     teacher=dict(
         config='mmcds::distill/resnet18w16s_fashion-teacher.py',
         checkpoint='work_dirs/distill/resnet18w16s_fashion-teacher/epoch_15.pth'),
-    supervisions=dict(crd=dict(type='CRDSupervision', loss_weight=0.8, num_negatives=2048, temperature=0.07)))
+    supervisions=dict(crd=dict(type='CRDSupervision', loss_weight=0.8, num_negatives=512, temperature=0.07)))
