@@ -1,4 +1,4 @@
-"""SupCon and BYOL of Table 9: every config trains on a replica of ImageNet, and its result starts the next one."""
+"""SupCon, BYOL and SimCLR: every config trains on a replica of ImageNet, and its result starts the next one."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import ONE_STEP
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAVES = sorted(
-    path.relative_to(ROOT) for name in ('supcon', 'byol') for path in (ROOT / 'configs' / name).glob('*.py')
+    path.relative_to(ROOT) for name in ('supcon', 'byol', 'simclr') for path in (ROOT / 'configs' / name).glob('*.py')
 )
 SMALL = """
 _base_ = {leaf!r}
@@ -46,20 +47,30 @@ def state_of(path):
 
 
 HEAD = 'head=dict(in_channels=128)'
+#: What must agree with the host's transforms.
+KEYS = {'type', 'scale', 'prob', 'magnitude_range', 'magnitude_std', 'transforms'}
+KEYS |= {'brightness', 'contrast', 'saturation', 'hue'}
 
 
-def test_supcon_trains_an_encoder_and_then_a_classifier_alone(tool, tmp_path, data_root):
+@pytest.mark.parametrize('method', ['supcon', 'simclr'])
+def test_an_encoder_and_then_a_classifier_alone(tool, tmp_path, data_root, method):
     runner, encoder = run(
-        tool, tmp_path / 'encoder', data_root, 'configs/supcon/resnet50_in1k.py', HEAD, 'train_cfg.val_interval=1'
+        tool,
+        tmp_path / 'encoder',
+        data_root,
+        f'configs/{method}/resnet50_in1k.py',
+        HEAD,
+        'train_cfg.val_interval=1',
+        norm=", norm_cfg=dict(type='BN')",
     )
     assert runner.message_hub.get_scalar('train/loss_ce').current() == 0
-    loss = runner.message_hub.get_scalar('train/supcon.stage3.loss_contrast').current()
+    loss = runner.message_hub.get_scalar(f'train/{method}.stage3.loss_contrast').current()
     assert loss == pytest.approx(runner.message_hub.get_scalar('train/loss').current())
     _, linear = run(
         tool,
         tmp_path / 'linear',
         data_root,
-        'configs/supcon/resnet50_in1k-linear.py',
+        f'configs/{method}/resnet50_in1k-linear.py',
         HEAD,
         f'load_from={encoder}',
     )
@@ -120,3 +131,24 @@ def test_the_encoder_sees_two_views_of_one_policy_and_contrasts_over_all_gpus():
     assert first[-1]['type'] == 'AutoAugment'
     assert config.model.supervisions.supcon.gather
     assert config.optim_wrapper.optimizer.lr == pytest.approx(4.8 * 512 / 4096)
+
+
+def test_simclr_has_the_views_and_the_schedule_of_the_host():
+    ours = Config.fromfile(ROOT / 'configs/simclr/resnet50_in1k.py')
+    host = get_config('mmpretrain::simclr/simclr_resnet50_16xb256-coslr-200e_in1k.py')
+
+    def plain(steps):
+        return [
+            {key: plain(value) if key == 'transforms' else value for key, value in step.items() if key in KEYS}
+            for step in steps
+        ]
+
+    first, second = ours.train_pipeline[1]['views']
+    assert first == second
+    assert plain(first) == plain(host.view_pipeline)
+    assert ours.optim_wrapper.optimizer.to_dict() == host.optim_wrapper.optimizer.to_dict()
+    assert ours.optim_wrapper.paramwise_cfg == host.optim_wrapper.paramwise_cfg
+    assert ours.param_scheduler == host.param_scheduler
+    assert ours.train_cfg.max_epochs == host.train_cfg.max_epochs
+    assert ours.model.supervisions.simclr.loss.temperature == host.model.head.temperature
+    assert ours.train_dataloader.batch_size == host.train_dataloader.batch_size
