@@ -60,7 +60,10 @@ class Run:
 
 def _train(run: Run, devices: SimpleQueue) -> dict:
     file = run.work_dir / RESULT
-    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=run.config, options=list(run.options))
+    config = Path(run.config)
+    if config.parent == run.work_dir:  # so that a folder can be moved with what it holds
+        config = Path(config.name)
+    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=str(config), options=list(run.options))
     if file.is_file():
         found = json.loads(file.read_text())
         before = {key: found[key] for key in record}
