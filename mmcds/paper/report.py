@@ -178,9 +178,11 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
     figure = Figure(figsize=(7, 1.2 + 0.28 * len(rows)), layout='constrained')
     axes = figure.subplots()
     labels = []
+    single = len({row.cell.network for row in rows}) == 1  # then the title names the network, not every line
     for place, row in enumerate(rows):
         cell = row.cell
-        labels.append(f'{NETWORKS[cell.network].title}, {METHODS[cell.method].title} {cell.setting}'.strip())
+        network = '' if single else f'{NETWORKS[cell.network].title}, '
+        labels.append(f'{network}{METHODS[cell.method].title} {cell.setting}'.strip())
         if cell.paper is not None:
             axes.plot(cell.paper, place, 'x', color='black', label='paper', zorder=3)
         for values, colour, offset, name in (
@@ -202,6 +204,8 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
     axes.set_yticks(range(len(rows)), labels, fontsize='small')
     axes.invert_yaxis()
     axes.set_xlabel('top-1 accuracy (%); bars are one standard deviation', fontsize='small')
+    if single:
+        title = f'{title}\n{NETWORKS[rows[0].cell.network].title}'
     figure.suptitle(title, fontsize='medium')  # over the whole width, which the names take from the axes
     axes.grid(alpha=0.3)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
