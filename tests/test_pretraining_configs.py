@@ -31,6 +31,7 @@ def run(tool, folder, data_root, leaf, rest, *options, norm=''):
             str(folder),
             '--data-root',
             str(data_root),
+            '--resume',  # where nothing is to be resumed, load_from counts
             '--cfg-options',
             *train,
             'train_dataloader.batch_size=2',

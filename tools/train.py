@@ -62,10 +62,12 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
             )
         config.auto_scale_lr.enable = True
     latest = Path(config.work_dir, 'last_checkpoint')
-    if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
-        if config.load_from and not Path(config.load_from).is_file():
+    if args.resume == 'auto':
+        if latest.exists():  # otherwise the run starts, from load_from if the config has one
+            config.resume, config.load_from = True, None
+    elif args.resume:
+        config.resume, config.load_from = True, args.resume
+        if not Path(config.load_from).is_file():
             raise ConfigError(
                 f'--resume: {config.load_from} does not exist. Without a value, the latest '
                 f'checkpoint in {config.work_dir} is taken.'

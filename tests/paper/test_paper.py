@@ -356,8 +356,8 @@ def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
     line = drawn['ablations-lambda.png'].containers[0]
     assert line[0].get_xydata().tolist() == [[0.01, 78], [0.1, 81], [1, 70]]
     assert [text.get_text() for text in drawn['ablations.png'].get_yticklabels()] == [
-        'ResNet-10, 16 to 128 channels, CDS official',
-        'ResNet-10, 16 to 128 channels, CDS deep taps',
+        'CDS official',
+        'CDS deep taps',
     ]
     (heads,) = (each for each in cells('figure3', 'mini') if each.setting == '2 heads')
     write_result(tmp_path, heads, 0, 50, 60)
