@@ -102,9 +102,11 @@ def settle(folder: Path, text: str, out: Path) -> None:
                 'for. Give the settings of that run, choose another --out folder, or delete this one.'
             )
         return
+    if folder.is_symlink():  # to a run that was deleted since
+        folder.unlink()
     twins = (path for path in sorted(out.glob(f'*/*/*/{folder.name}/{asked.name}')) if path.read_text() == text)
     twin = next(twins, None)
-    if twin is None:
+    if twin is None or folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'cell.py').write_text(text)
         asked.write_text(text)

@@ -7,7 +7,9 @@ Then stage 2: python tools/train.py configs/simclr/resnet50_in1k-linear.py
 Ours: not run yet. Command: tools/dist_train.sh configs/simclr/resnet50_in1k.py 16 --amp
 """
 
-_base_ = ['../_base_/networks/resnet50.py', '../_base_/datasets/in1k_simclr.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/networks/resnet50.py', '../_base_/datasets/in1k_simclr.py',
+    '../_base_/schedules/contrastive_200e.py', '../_base_/runtime.py']
 model = dict(
     backbone=dict(norm_cfg=dict(type='SyncBN', requires_grad=True), zero_init_residual=True),
     head=dict(num_classes={{_base_.num_classes}}, loss=dict(loss_weight=0.0)),
@@ -17,17 +19,4 @@ model = dict(
         neck=dict(type='CDSNeck', taps=(3,), head='mlp', hidden_channels=2048, out_channels=128),
         loss=dict(type='NTXentLoss', temperature=0.1, loss_weight=1.0))))
 train_dataloader = dict(batch_size=256)  # on each of 16 GPUs
-optim_wrapper = dict(
-    optimizer=dict(type='LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
-    paramwise_cfg=dict(custom_keys={
-        'bn': dict(decay_mult=0, lars_exclude=True),
-        'bias': dict(decay_mult=0, lars_exclude=True),
-        'downsample.1': dict(decay_mult=0, lars_exclude=True)}))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=190, by_epoch=True, begin=10, end=200)]
-train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=200)  # there is no classifier to validate
 default_hooks = dict(checkpoint=dict(save_best=None))
-val_cfg = dict()
-test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=4096)

@@ -9,7 +9,9 @@ Temperature 0.1, width 128 and LARS from SupCon's paper as far as remembered; le
 the host's SimCLR (4.8 at 4,096 images), because SupCon's are not in our documents.
 """
 
-_base_ = ['../_base_/networks/resnet50.py', '../_base_/datasets/in1k_supcon.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/networks/resnet50.py', '../_base_/datasets/in1k_supcon.py',
+    '../_base_/schedules/contrastive_200e.py', '../_base_/runtime.py']
 model = dict(
     head=dict(num_classes={{_base_.num_classes}}, loss=dict(loss_weight=0.0)),
     supervisions=dict(supcon=dict(
@@ -18,17 +20,10 @@ model = dict(
         neck=dict(type='CDSNeck', taps=(3,), head='mlp', hidden_channels=2048, out_channels=128),
         loss=dict(type='SupConLoss', temperature=0.1, loss_weight=1.0))))
 train_dataloader = dict(batch_size=64)  # on each of 8 GPUs
-optim_wrapper = dict(
-    optimizer=dict(type='LARS', lr=0.6, momentum=0.9, weight_decay=1e-6),
-    paramwise_cfg=dict(custom_keys={
-        'bn': dict(decay_mult=0, lars_exclude=True),
-        'bias': dict(decay_mult=0, lars_exclude=True),
-        'downsample.1': dict(decay_mult=0, lars_exclude=True)}))
+optim_wrapper = dict(optimizer=dict(lr=0.6))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=340, by_epoch=True, begin=10, end=350)]
-train_cfg = dict(by_epoch=True, max_epochs=350, val_interval=350)  # there is no classifier to validate
+train_cfg = dict(max_epochs=350, val_interval=350)
 default_hooks = dict(checkpoint=dict(save_best=None))
-val_cfg = dict()
-test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=512)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -406,12 +407,12 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
         'train_dataloader.dataset.indices=8',
         'train_dataloader.batch_size=4',
     ]
-    arguments = ['run', 'table1/mini_fashion/dks', '--scale', 'mini', '--out', str(tmp_path)]
+    arguments = ['run', 'table1/mini_fashion/dks', '--scale', 'mini', '--out', str(tmp_path / 'runs')]
     arguments += ['--seeds', '3', '--cfg-options', *tiny]
     main = tool('paper').main
     main(arguments)
     capsys.readouterr()
-    folder = tmp_path / 'table1/mini_fashion/dks/seed_3'
+    folder = tmp_path / 'runs/table1/mini_fashion/dks/seed_3'
     record = json.loads((folder / RESULT).read_text())
     assert (record['seed'], record['best'] >= record['accuracy']) == (3, True)
     assert any(
@@ -420,7 +421,10 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
     )
     monkeypatch.setattr('subprocess.run', lambda *a, **k: pytest.fail('an ended run is not repeated'))
     main(arguments)
-    main(['collect', 'table1', '--scale', 'mini', '--out', str(tmp_path), '--write', str(tmp_path / 'docs')])
+    (tmp_path / 'runs').rename(tmp_path / 'moved')
+    arguments[5] = str(tmp_path / 'moved')
+    main(arguments)
+    main(['collect', 'table1', '--scale', 'mini', '--out', str(tmp_path / 'moved'), '--write', str(tmp_path / 'docs')])
     assert f'{record["accuracy"]:.2f}' in capsys.readouterr().out
     assert 'plain, both views' in (tmp_path / 'docs/table1.md').read_text()
 
@@ -494,7 +498,13 @@ def test_equal_cells_are_trained_once_and_an_unequal_run_is_not_continued(tool, 
     # another seed is another training
     module.main(['run', 'table1/mini_fashion/cds', *out[:-1], '1'])
     assert trained[-1][0] == 'table1/mini_fashion/cds'
-    # and other settings are refused, before anything is written
+    # a link whose run was deleted, and a folder left by a command that was killed, become runs of their own
+    shutil.rmtree(tmp_path / 'moved' / twins[0])
+    (tmp_path / 'moved/ablations/mini_fashion/cds-official/seed_0').mkdir(parents=True)
+    trained.clear()
+    module.main(['run', heads[0], 'ablations/mini_fashion/cds-official', *out])
+    assert [label for label, _ in trained] == [heads[0], 'ablations/mini_fashion/cds-official']
+    # and other settings are refused; what was asked for first stays
     before = (tmp_path / 'moved' / twins[1] / 'seed_0' / 'cell.txt').read_text()
     with pytest.raises(ConfigError, match=r"holds a run with another config: it has '.*0\.1.*' where '.*0\.7.*' is"):
         module.main(['run', *twins, *out, '--cfg-options', 'model.supervisions.cds.loss.loss_weight=0.7'])
