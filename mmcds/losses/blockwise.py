@@ -10,8 +10,12 @@ symmetric, so only the tiles on and above the diagonal are computed and each ser
     I=2            x
 
 so forward and backward together cost two products of the full matrix instead of the three of plain autograd.
+
+Inside, scores are counted in units of log 2, because ``exp2`` is up to three times as fast as ``exp`` on a CPU and the
+factor is free: the product applies it.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -22,14 +26,15 @@ from torch import Tensor
 # in float32 (float64: +-300), so that one exponential without a shift serves the rows and the columns of a tile.
 _SAFE_BOUND = {torch.float32: 30.0, torch.float64: 300.0}
 _NOTHING = -1e30  # no score is as small
+_LN2 = math.log(2)
 
 
 def default_block_size(device: torch.device) -> int:
-    """Side of a tile: 640 on the CPU, where a tile must stay in the cache; 4096 elsewhere (64 MiB in float32).
+    """Side of a tile: 768 on the CPU, where a tile must stay in the cache; 4096 elsewhere (64 MiB in float32).
 
     The value for the CPU is measured (``benchmarks/contrastive_loss.py``), the one for GPUs is not.
     """
-    return 640 if device.type == 'cpu' else 4096
+    return 768 if device.type == 'cpu' else 4096
 
 
 class _Tiles:
@@ -82,10 +87,10 @@ class _Tiles:
         return like.new_empty(min(self.block, self.shape[0]), min(self.block, self.shape[1]))
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
-        """Return exp(score) if that is safe, or else the score; excluded pairs are 0 or -inf."""
-        tile = _cut(buffer, len(x), len(y)).addmm_(x, y.t(), beta=0, alpha=self.scale)
+        """Return exp(score) if that is safe, or else score / log 2; excluded pairs are 0 or -inf."""
+        tile = _cut(buffer, len(x), len(y)).addmm_(x, y.t(), beta=0, alpha=self.scale / _LN2)
         if self.safe:
-            tile.exp_()
+            tile.exp2_()
         piece = self._excluded.get((i, j))
         if piece is not None:
             tile[piece] = self.nothing
@@ -131,13 +136,13 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         x, parts = anchors.split(tiles.block), [total.split(tiles.block) for total in sums]
         y = x if candidates is None else candidates.split(tiles.block)
 
-        buffer, ones = tiles.buffer(anchors), anchors.new_ones(min(tiles.block, max(tiles.shape)))
+        buffer = tiles.buffer(anchors)
 
         def add(total: Tensor, tile: Tensor) -> None:
             if tiles.safe:
-                total.addmv_(tile, ones[: tile.shape[1]])
+                total.add_(tile.sum(1))
             else:
-                total.copy_(torch.logaddexp(total, _logsumexp(tile)))
+                total.copy_(torch.logaddexp2(total, _logsumexp(tile)))
 
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer)
@@ -148,8 +153,8 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
                 if tiles.symmetric and i != j:
                     add(part[j], tile.t())
         if tiles.safe:
-            sums = [total.log() for total in sums]
-        sums = [total.masked_fill_(total < _NOTHING, 0.0) for total in sums]
+            sums = [total.log2() for total in sums]
+        sums = [total.masked_fill_(total < _NOTHING, 0.0).mul_(_LN2) for total in sums]
         ctx.tiles = tiles
         ctx.save_for_backward(anchors, candidates, buffer if tiles.single else None, *sums)
         return tuple(sums)
@@ -174,7 +179,7 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         if tiles.safe:  # d lse_i / d s_ij = exp(s_ij) * exp(-lse_i)
             grads = tuple(grad * total.neg().exp_() for grad, total in zip(grads, sums, strict=True))
         slopes = [grad.split(tiles.block) for grad in grads]
-        levels = [total.split(tiles.block) for total in sums]
+        levels = [(total / _LN2).split(tiles.block) for total in sums]
         buffer, weight_buffer = tiles.buffer(anchors), tiles.buffer(anchors)
         for i, j in tiles:
             tile = tiles.compute(i, j, x[i], y[j], buffer) if kept is None else kept
@@ -185,18 +190,18 @@ class _BlockwiseLogSumExp(torch.autograd.Function):
         return grad_anchors, grad_candidates
 
 
-def _exp(exponents: Tensor) -> Tensor:
-    """Exponentiate in place numbers <= 0; a result that is lost in rounding is replaced by a tiny normal number.
+def _exp2(exponents: Tensor) -> Tensor:
+    """Raise 2 to numbers <= 0, in place; a result that is lost in rounding is replaced by a tiny normal number.
 
     Subnormal numbers and infinities would make the exponential, and subnormal ones the products, several times slower.
     """
-    return exponents.clamp_(min=-2 * _SAFE_BOUND[exponents.dtype], max=0.0).exp_()
+    return exponents.clamp_(min=-2 / _LN2 * _SAFE_BOUND[exponents.dtype], max=0.0).exp2_()
 
 
 def _logsumexp(tile: Tensor) -> Tensor:
-    """Log-sum-exp of every row of a tile; below _NOTHING where all of it is -inf."""
+    """Log-sum-exp of every row of a tile, base 2; below _NOTHING where all of it is -inf."""
     largest = tile.amax(1, keepdim=True).clamp_(min=2 * _NOTHING)
-    return _exp(tile - largest).sum(1).log_().add_(largest[:, 0])
+    return _exp2(tile - largest).sum(1).log2_().add_(largest[:, 0])
 
 
 def _cut(buffer: Tensor, height: int, width: int) -> Tensor:
@@ -230,7 +235,7 @@ def _weigh_scores(
     for number, (slope, level) in enumerate(zip(slopes, levels, strict=True)):
         sides = [(level[i][:, None], slope[i][:, None])] + ([(level[j], slope[j])] if tiles.symmetric else [])
         for log_sum, factor in sides:
-            share = _exp(tile - log_sum)
+            share = _exp2(tile - log_sum)
             if number == 1:
                 share.masked_fill_(tiles.negative(i, j), 0.0)
             out.addcmul_(share, factor)
