@@ -6,9 +6,10 @@
 Same images, network, heads, loss, batch and optimiser. The plain loop is written as the released scripts are: PIL
 images through torchvision transforms in a DataLoader, float32, contiguous layout, a SupCon loss with masks. Ours is
 configs/cds/resnet18w16_fashion.py as tools/train.py runs it, with its hooks and logs, without validation. Epochs of
-the two take turns; the first of each does not count.
+the two take turns, each in its own process; the first of each does not count.
 """
 
+import copy
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ import platform
 import tempfile
 import time
 from argparse import ArgumentParser
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -35,7 +38,7 @@ from views import Cutout
 
 import mmcds
 from mmcds.datasets import EmbeddedFashionMNIST
-from mmcds.launch import add_step_arguments, merge_step_arguments, set_loader_defaults
+from mmcds.launch import add_step_arguments, keep_freed_memory, merge_step_arguments, set_loader_defaults
 
 RESULTS = Path(__file__).parent / 'results'
 CONFIG = Path(mmcds.__file__).parents[1] / 'configs' / 'cds' / 'resnet18w16_fashion.py'
@@ -76,6 +79,7 @@ class PlainLoop:
             shuffle=True,
             drop_last=True,
             num_workers=workers,
+            multiprocessing_context='fork' if workers else None,  # the default of a spawned process starts slowly
         )
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
@@ -96,17 +100,27 @@ class PlainLoop:
         return time.perf_counter() - begin
 
 
-class TakeTurns(Hook):
-    """Runs an epoch of the plain loop before each of ours and takes the time of both."""
+def serve_epochs(connection: Connection, config: Config, workers: int, threads: int) -> None:
+    """Process of the plain loop: an epoch for every message."""
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(threads)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        loop = PlainLoop(config, workers)
+    while connection.recv():
+        connection.send(loop.epoch())
 
-    def __init__(self, plain: PlainLoop) -> None:
+
+class TakeTurns(Hook):
+    """Lets the plain loop run an epoch before each of ours and takes the time of both."""
+
+    def __init__(self, plain: Connection) -> None:
         self.plain = plain
         self.times: list[tuple[float, float]] = []
 
     def before_train_epoch(self, runner: Runner) -> None:
         """The plain loop's turn."""
-        seconds = self.plain.epoch()
-        self.times.append((seconds, 0.0))
+        self.plain.send(True)
+        self.times.append((self.plain.recv(), 0.0))
         self.begin = time.perf_counter()
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -125,7 +139,14 @@ def main() -> None:
     add_step_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     config = Config.fromfile(CONFIG)
+    here, there = get_context('spawn').Pipe()
+    released = copy.deepcopy(config)  # before our settings
+    plain_loop = get_context('spawn').Process(
+        target=serve_epochs, args=(there, released, args.plain_workers, args.threads)
+    )
+    plain_loop.start()
     if args.workers is not None:
         config.train_dataloader.num_workers = args.workers
     workers = config.train_dataloader.num_workers
@@ -139,9 +160,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
         config.work_dir = folder
         runner = Runner.from_cfg(config)
-        turns = TakeTurns(PlainLoop(config, args.plain_workers))
+        turns = TakeTurns(here)
         runner.register_hook(turns, priority='VERY_LOW')
         runner.train()
+        here.send(False)
+        plain_loop.join()
         logging.shutdown()
     images = len(runner.train_dataloader) * config.train_dataloader.batch_size
     times = turns.times[1:]

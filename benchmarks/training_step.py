@@ -25,6 +25,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import mmcds
+from mmcds.launch import keep_freed_memory
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
@@ -130,6 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as tools/train.py does
     device = torch.device(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / 'training_step.json'

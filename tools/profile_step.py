@@ -28,6 +28,7 @@ from mmcds.launch import (
     add_common_arguments,
     add_step_arguments,
     check_data_root,
+    keep_freed_memory,
     load_config,
     merge_step_arguments,
     run_tool,
@@ -169,6 +170,7 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     if args.steps < 1 or args.warmup < 0:
         raise ConfigError(f'--steps is {args.steps} and --warmup {args.warmup}; at least 1 and 0 are needed.')
+    keep_freed_memory()
     config = load_config(args)
     merge_step_arguments(config, args)
     set_loader_defaults(config)

@@ -15,6 +15,7 @@ from mmcds.launch import (
     add_common_arguments,
     add_step_arguments,
     check_data_root,
+    keep_freed_memory,
     load_config,
     merge_step_arguments,
     run_tool,
@@ -98,6 +99,7 @@ def warn_about_batch_size(runner: Runner) -> None:
 def main(argv: list[str] | None = None) -> Runner:
     """Build the runner and train; the caller gets the runner back."""
     args = parse_args(argv)
+    keep_freed_memory()
     config = load_config(args)
     merge_train_arguments(config, args)
     set_loader_defaults(config)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -13,6 +14,27 @@ from mmcds.errors import ConfigError
 from mmcds.taps import Tap, tap_name
 
 HEADS = ('sepconv', 'sepconv+mlp', 'mlp')
+
+
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise 3x3 convolution without bias, padded by 1; maps (M, C, H, W) to (M, C, ceil(H / s), ceil(W / s)).
+
+    With a stride, in bfloat16 on a CPU, it is computed in float32 and rounded: oneDNN 3.12 has only its reference code
+    for the gradient of that case, which takes ten to a hundred times as long.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__(channels, channels, 3, stride, 1, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; the result has the type that a convolution gives."""
+        if x.device.type != 'cpu' or self.stride == (1, 1):
+            return super().forward(x)
+        dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
+        if dtype != torch.bfloat16:
+            return super().forward(x)
+        with torch.autocast('cpu', enabled=False):
+            return self._conv_forward(x.float(), self.weight.float(), None).to(dtype)
 
 
 class SepConv(nn.Sequential):
@@ -28,7 +50,7 @@ class SepConv(nn.Sequential):
         layers: list[nn.Module] = []
         for stride, width in ((2, in_channels), (1, out_channels)):
             layers += [
-                nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+                DepthwiseConv(in_channels, stride),
                 nn.Conv2d(in_channels, width, 1, bias=False),
                 build_norm_layer(norm_cfg, width)[1],
                 nn.ReLU(inplace=True),

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from mmcds.errors import ConfigError
 from mmcds.necks import CDSNeck
-from mmcds.necks.cds_neck import SepConv
+from mmcds.necks.cds_neck import DepthwiseConv, SepConv
 
 
 def neck(expansion: int = 1, **kwargs) -> CDSNeck:
@@ -35,6 +35,29 @@ def test_sepconv_size_follows_its_formula(width, wider):
     module = SepConv(width, wider, dict(type='BN'))
     assert count(module) == 20 * width + width**2 + width * wider + 2 * wider
     assert module(torch.randn(2, width, 7, 6)).shape == (2, wider, 4, 3)
+
+
+@pytest.mark.parametrize('autocast', [True, False])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_depthwise_convolution_in_bfloat16_is_that_of_float32_rounded_once(stride, autocast):
+    def run(conv: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+        image = image.detach().clone().requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast and conv is module):
+            output = conv(image)
+        output.backward(slope.to(output.dtype))
+        return [output, image.grad, conv.weight.grad]
+
+    torch.manual_seed(0)
+    image, slope = (torch.randn(2, 6, side, side).bfloat16() for side in (9, 9 if stride == 1 else 5))
+    module, exact = DepthwiseConv(6, stride), nn.Conv2d(6, 6, 3, stride, 1, groups=6, bias=False)
+    with torch.no_grad():
+        module.weight.copy_(module.weight.bfloat16())
+        exact.weight.copy_(module.weight)
+    if not autocast:
+        module.bfloat16()
+    for found, expected in zip(run(module, image), run(exact, image.float()), strict=True):
+        assert_close(found.float(), expected, rtol=2**-8, atol=1e-2 if stride == 1 else 1e-6)
+    assert module(image.to(module.weight.dtype)).dtype == module.weight.dtype
 
 
 def test_last_stage_gives_its_pooled_feature():

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -369,3 +371,23 @@ def test_scripts_start_what_they_say(tmp_path, environment, script, arguments, v
     assert missing.returncode != 0
     assert 'usage: ' in missing.stderr
     logging.getLogger().debug(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc' or torch.cuda.is_available(), reason='it does nothing there')
+@pytest.mark.parametrize('environment, kept', [({}, True), ({'MALLOC_ARENA_MAX': '2'}, False)])
+def test_memory_that_a_step_frees_is_used_again_unless_the_environment_configures_it(environment, kept):
+    script = """
+import resource, torch
+from mmcds.launch import keep_freed_memory
+done = keep_freed_memory()
+for step in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(2**21) for _ in range(8)]  # 64 MiB, 16,384 pages of 4 KiB
+    del tensors
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(('MALLOC_', 'GLIBC_'))}
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env={**clean, **environment})
+    answer, faults = done.stdout.split()
+    assert answer == str(kept), done.stderr
+    assert (int(faults) < 100) == kept
