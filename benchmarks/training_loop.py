@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Whole training loop on the embedded images: `tools/train.py` against a plain PyTorch loop, side by side in one run.
 
-    python benchmarks/training_loop.py            # about three minutes on two quiet cores
+    python benchmarks/training_loop.py            # about three minutes on two quiet cores; with --amp, bfloat16
 
 Same images, network, heads, loss, batch and optimiser. The plain loop is written as the released scripts are: PIL
 images through torchvision transforms in a DataLoader, float32, contiguous layout, a SupCon loss with masks. Ours is
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument('--workers', type=int, help='loading processes of ours (default: what the config says)')
     parser.add_argument('--plain-workers', type=int, default=2, help='loading processes of the plain loop')
     parser.add_argument('--threads', type=int, default=os.cpu_count())
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training_loop.json')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training_loop.json, or training_loop_amp.json')
     add_step_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -185,7 +185,8 @@ def main() -> None:
         f'plain loop {images / plain:8.1f} images/s\nmmcds      {images / ours:8.1f} images/s\nratio      {ratio:8.2f}'
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'training_loop.json').write_text(json.dumps(result, indent=1) + '\n')
+    name = f'training_loop{"_amp" if args.amp or args.amp_dtype else ""}.json'
+    (args.out / name).write_text(json.dumps(result, indent=1) + '\n')
 
 
 if __name__ == '__main__':
