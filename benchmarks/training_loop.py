@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument('--workers', type=int, help='loading processes of ours (default: what the config says)')
     parser.add_argument('--plain-workers', type=int, default=2, help='loading processes of the plain loop')
     parser.add_argument('--threads', type=int, default=os.cpu_count())
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training_loop.json, or training_loop_amp.json')
+    parser.add_argument(
+        '--out', type=Path, default=RESULTS, help='folder of training_loop.json, or training_loop_amp.json'
+    )
     add_step_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
