@@ -9,7 +9,6 @@ configs/cds/resnet18w16_fashion.py as tools/train.py runs it, with its hooks and
 the two take turns, each in its own process; the first of each does not count.
 """
 
-import copy
 import json
 import logging
 import os
@@ -143,12 +142,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     config = Config.fromfile(CONFIG)
-    here, there = get_context('spawn').Pipe()
-    released = copy.deepcopy(config)  # before our settings
-    plain_loop = get_context('spawn').Process(
-        target=serve_epochs, args=(there, released, args.plain_workers, args.threads)
-    )
-    plain_loop.start()
+    spawn = get_context('spawn')
+    here, there = spawn.Pipe()
+    plain_loop = spawn.Process(target=serve_epochs, args=(there, config, args.plain_workers, args.threads))
+    plain_loop.start()  # with the config as it is before our settings
     if args.workers is not None:
         config.train_dataloader.num_workers = args.workers
     workers = config.train_dataloader.num_workers
@@ -159,7 +156,7 @@ def main() -> None:
     config.train_cfg.max_epochs = args.epochs + 1
     config.default_hooks.checkpoint.update(interval=10**6, save_best=None, save_last=False)
     config.log_level = 'WARNING'
-    with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
+    with here, tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope('mmpretrain'):
         config.work_dir = folder
         runner = Runner.from_cfg(config)
         turns = TakeTurns(here)

@@ -39,7 +39,7 @@ def test_sepconv_size_follows_its_formula(width, wider):
 
 @pytest.mark.parametrize('autocast', [True, False])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_depthwise_convolution_in_bfloat16_is_that_of_float32_rounded_once(stride, autocast):
+def test_depthwise_convolution_in_bfloat16_is_that_of_float32_within_rounding(stride, autocast):
     def run(conv: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
         image = image.detach().clone().requires_grad_()
         with torch.autocast('cpu', torch.bfloat16, enabled=autocast and conv is module):
