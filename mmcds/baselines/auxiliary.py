@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmcds.baselines.base import ViewSupervision, at_least_one_tap
 from mmcds.errors import ConfigError
-from mmcds.necks import sepconv_trunk
+from mmcds.necks import GlobalAvgPool, sepconv_trunk
 from mmcds.taps import NetworkInfo, Tap, tap_name
 from mmcds.trace import Trace
 
@@ -92,7 +92,7 @@ class AuxiliaryClassifiers(BaseModule):
             elif trunk == 'branch':
                 layers, width = branch(network, tap, owner, (blocks or {}).get(tap), widen)
             self.heads[tap_name(tap)] = nn.Sequential(
-                *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, network.num_classes)
+                *layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(width, network.num_classes)
             )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

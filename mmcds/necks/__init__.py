@@ -1,5 +1,5 @@
 """Projection heads between a tapped feature map and a contrastive loss."""
 
-from mmcds.necks.cds_neck import CDSNeck, SepConv, sepconv_trunk
+from mmcds.necks.cds_neck import CDSNeck, GlobalAvgPool, SepConv, sepconv_trunk
 
-__all__ = ['CDSNeck', 'SepConv', 'sepconv_trunk']
+__all__ = ['CDSNeck', 'GlobalAvgPool', 'SepConv', 'sepconv_trunk']

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from mmcds.errors import ConfigError
 from mmcds.necks import CDSNeck
-from mmcds.necks.cds_neck import DepthwiseConv, SepConv
+from mmcds.necks.cds_neck import DepthwiseConv, GlobalAvgPool, SepConv
 
 
 def neck(expansion: int = 1, **kwargs) -> CDSNeck:
@@ -60,6 +60,21 @@ def test_depthwise_convolution_in_bfloat16_is_that_of_float32_within_rounding(st
     assert module(image.to(module.weight.dtype)).dtype == module.weight.dtype
 
 
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_pooling_is_that_of_pytorch_and_its_gradient_has_the_layout_of_the_map(layout):
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    relu = x.relu()  # a leaf's gradient would be brought to the leaf's layout in any case
+    layouts = []
+    relu.register_hook(lambda grad: layouts.append(grad.is_contiguous(memory_format=layout)))
+    weights = torch.randn(2, 5, 1, 1, dtype=torch.float64)
+    found = GlobalAvgPool()(relu)
+    (grad,) = torch.autograd.grad((found * weights).sum(), x)
+    expected = nn.AdaptiveAvgPool2d(1)(x.relu())
+    assert_close(found, expected)
+    assert_close(grad, torch.autograd.grad((expected * weights).sum(), x)[0])
+    assert layouts == [True]
+
+
 def test_last_stage_gives_its_pooled_feature():
     feature = torch.randn(3, 512, 2, 2).relu()
     maps = [torch.randn(3, 64 * 2**s, 16 // 2**s, 16 // 2**s) for s in range(3)] + [feature]
@@ -82,7 +97,7 @@ def test_projection_is_linear_relu_linear_after_the_convolutions():
     module = neck(in_channels=(8, 16, 32, 64), head='sepconv+mlp', hidden_channels=24, out_channels=12)
     assert [type(layer).__name__ for layer in module.heads['stage2']] == [
         'SepConv',
-        'AdaptiveAvgPool2d',
+        'GlobalAvgPool',
         'Flatten',
         'Linear',
         'ReLU',
