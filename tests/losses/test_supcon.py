@@ -54,9 +54,19 @@ def draw(seed):
     return embeddings, labels, temperature, options, pick
 
 
+@pytest.fixture
+def threads(seed):
+    """One to three threads: on a CPU the tiles are summed in as many parts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 + seed % 3)
+    yield
+    torch.set_num_threads(before)
+
+
 # ---- equality with the plain formula
 
 
+@pytest.mark.usefixtures('threads')
 @pytest.mark.parametrize('seed', range(60))
 def test_equals_the_plain_formula_in_value_and_gradients_for_any_tiling(seed):
     embeddings, labels, temperature, options, pick = draw(seed)
@@ -75,6 +85,7 @@ def test_equals_the_plain_formula_in_value_and_gradients_for_any_tiling(seed):
         assert_same(fixed, expected, (embeddings,))
 
 
+@pytest.mark.usefixtures('threads')
 @pytest.mark.parametrize('seed', range(20))
 def test_the_mean_over_shares_of_the_anchors_is_the_loss_of_all(seed):
     embeddings, labels, temperature, options, pick = draw(seed)
