@@ -15,7 +15,7 @@ $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); ok or sys.exit("mmcds needs Python 3.10 to 3.12, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[det,calib,timm,dev]'
-	$(BIN)/python -m mmcds.doctor
+	$(BIN)/python -m mmcds.cli.doctor
 	touch $@
 
 train: $(VENV)/installed

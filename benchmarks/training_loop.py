@@ -35,9 +35,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from views import Cutout
 
-import mmcds
-from mmcds.datasets import EmbeddedFashionMNIST
-from mmcds.launch import add_step_arguments, keep_freed_memory, merge_step_arguments, set_loader_defaults
+import mmcds.openmmlab
+from mmcds.cli.launch import add_step_arguments, keep_freed_memory, merge_step_arguments, set_loader_defaults
+from mmcds.data import EmbeddedFashionMNIST
 
 RESULTS = Path(__file__).parent / 'results'
 CONFIG = Path(mmcds.__file__).parents[1] / 'configs' / 'cds' / 'resnet18w16_fashion.py'

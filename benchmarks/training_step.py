@@ -24,8 +24,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-import mmcds
-from mmcds.launch import keep_freed_memory
+import mmcds.openmmlab
+from mmcds.cli.launch import keep_freed_memory
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

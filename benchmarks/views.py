@@ -39,11 +39,11 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 warnings.simplefilter('ignore')
-import mmcds  # noqa: E402, F401
-from mmcds.datasets import InMemory, QuickFolders, collate_samples  # noqa: E402
-from mmcds.preprocessor import CDSDataPreprocessor  # noqa: E402
-from mmcds.transforms import MultiViewTransform  # noqa: E402
-from mmcds.transforms.color import apply_color, keyed_uniforms  # noqa: E402
+import mmcds.openmmlab  # noqa: E402, F401
+from mmcds.data import InMemory, QuickFolders, collate_samples  # noqa: E402
+from mmcds.views import MultiViewTransform  # noqa: E402
+from mmcds.views.color import apply_color, keyed_uniforms  # noqa: E402
+from mmcds.views.preprocessor import CDSDataPreprocessor  # noqa: E402
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402

@@ -1,30 +1,53 @@
-"""Contrastive Deep Supervision (CDS, ECCV 2022) as a plugin of MMPretrain and MMDetection.
+"""Contrastive Deep Supervision (CDS, ECCV 2022) for PyTorch, and as a plugin of MMPretrain and MMDetection.
 
-The parts, in the order in which an image meets them::
+The parts, the inner ones first; a folder imports only those above it::
 
-    datasets/        data sets that the host lacks, the embedded images, partially labelled sets and their batches
-    transforms/      loading, and V views of one image
-    preprocessor.py  what happens to the batch on the device
-    networks/        networks that the host lacks, and forms of its own for small images
-    classifiers/     the training step: one forward pass, one Trace, the losses of all supervisions; the teacher
-    supervisions/    the protocol of an extra loss, and the paper's own methods
-    baselines/       rival methods, one file each, with their own heads
-    necks/           projection heads
-    losses/          NT-Xent, SupCon, and the gather across ranks
-    optim.py         mixed precision
-    hooks/           reproducible random streams, checks before the run, what is left after it
-    export.py        a backbone without heads, for detectors and other libraries
-    evaluation/      measures of a trained network beyond its accuracy: calibration, what its stages know
-    detection/       mmcv's operators without a compiler, checks of a detector's run, comparison of runs
-    paper/           the paper's tables as data, their configs, and our results beside them
+    core/         the method: outputs of a step, taps, supervisions, the training step, its teacher   PyTorch only
+    losses/       NT-Xent, SupCon, and the gather across ranks                                        PyTorch only
+    heads/        projection heads                                                                    PyTorch only
+    methods/      the paper's own: contrastive supervision, distillation                              PyTorch only
+    baselines/    the methods that the paper compares with, one file each                             PyTorch only
+    views/        from a decoded image to normalised views on the device
+    networks/     networks that MMPretrain lacks, and forms of its own for small images
+    data/         data sets that MMPretrain lacks, partially labelled sets and their batches
+    openmmlab/    the adapter: classifier, hooks, checkpoints, registration
+    detection/    mmcv's operators without a compiler, checks of a detector's run
+    evaluation/   calibration, what the stages know, curves
+    paper/        the paper's tables as data, their configs, and our results beside them
+    cli/          what the command-line tools share
 
-Importing this package registers its classes in MMPretrain's registries, its models in
-:func:`mmpretrain.list_models` and its configs as ``mmcds::...``.
+Importing this package costs nothing. Once MMPretrain is imported too, before or after it, its classes are in
+MMPretrain's registries, its models in :func:`mmpretrain.list_models` and its configs found as ``mmcds::...``.
 """
 
-from mmcds.host import register_in_host
+from typing import Any
+
+from mmcds.after_import import after_import
 from mmcds.version import __version__
 
-register_in_host()
+__all__ = ['ContrastiveDeepSupervision', '__version__']
 
-__all__ = ['__version__']
+
+def __getattr__(name: str) -> Any:
+    """Import the plain PyTorch interface when it is first asked for."""
+    if name == 'ContrastiveDeepSupervision':
+        from mmcds.core.plain import ContrastiveDeepSupervision
+
+        return ContrastiveDeepSupervision
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def _name_configs() -> None:
+    """Let MMEngine find our configs as ``mmcds::...``."""
+    from mmcds.after_import import name_configs
+
+    name_configs()
+
+
+def _register() -> None:
+    """Register every class in MMPretrain's registries."""
+    import mmcds.openmmlab  # noqa: F401
+
+
+after_import('mmengine', _name_configs)
+after_import('mmpretrain', _register)

@@ -9,6 +9,6 @@ def register_all_modules(init_default_scope: bool = True) -> None:
     """
     import mmpretrain.utils
 
-    import mmcds  # noqa: F401  (registers on import)
+    import mmcds.openmmlab  # noqa: F401  (registers on import)
 
     mmpretrain.utils.register_all_modules(init_default_scope=init_default_scope)

@@ -24,9 +24,7 @@ STEPS = 10
 VIEWS, IMAGES, SIDE = 4, 6, 16  # most methods look at the first one or two views
 LABELS = {'full': [0, 1, 2, 0, 1, 2], 'half': [0, 1, 2, 0, -1, -1]}
 
-CDS = dict(
-    type='ContrastiveSupervision', taps=(0, 1, 2, 3), neck=dict(type='CDSNeck'), loss=dict(type='SupConLoss')
-)
+CDS = dict(type='ContrastiveSupervision', taps=(0, 1, 2, 3), neck=dict(type='CDSNeck'), loss=dict(type='SupConLoss'))
 MLP = dict(
     type='ContrastiveSupervision',
     taps=(0, 1, 'layer3.0'),
@@ -115,7 +113,7 @@ def run(name: str, folder: Path) -> dict:
     """Build a method's model, compute its losses and gradients, and take ten steps."""
     from mmpretrain.structures import DataSample
 
-    import mmcds  # noqa: F401
+    import mmcds.openmmlab  # noqa: F401
 
     method = dict(METHODS[name])
     labels = LABELS[method.pop('labels', 'full')]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 import replicas  # noqa: E402
 
-import mmcds  # noqa: E402, F401
+import mmcds.openmmlab  # noqa: E402, F401
 
 #: Options that make the execution of a config short: no worker, few images to validate on, one checkpoint.
 ONE_STEP = [
@@ -116,12 +116,12 @@ def build_on_meta(model):
         return MODELS.build(model)
 
 
-def small_trace(widths, views=1, images=5, classes=3, progress=0.0, requires_grad=False):
-    """A Trace of random maps of 4 x 4 pixels, whose taps have these widths."""
-    from mmcds.trace import Trace
+def small_outputs(widths, views=1, images=5, classes=3, progress=0.0, requires_grad=False):
+    """A StepOutputs of random maps of 4 x 4 pixels, whose taps have these widths."""
+    from mmcds.core.outputs import StepOutputs
 
     rows = views * images
-    return Trace(
+    return StepOutputs(
         num_views=views,
         features={tap: torch.randn(rows, width, 4, 4, requires_grad=requires_grad) for tap, width in widths.items()},
         pooled=torch.randn(rows, 6),

@@ -1,11 +1,11 @@
-"""A student's and a teacher's Trace for the tests of distillation: random maps of other widths and sizes."""
+"""A student's and a teacher's StepOutputs for the tests of distillation: random maps of other widths and sizes."""
 
 from dataclasses import replace
 
 import torch
 
-from mmcds.taps import NetworkInfo, TapInfo
-from mmcds.trace import Trace
+from mmcds.core.outputs import StepOutputs
+from mmcds.core.taps import NetworkInfo, TapInfo
 
 #: Channels and side of the four stages.
 STUDENT = ((4, 16), (6, 8), (8, 4), (10, 2))
@@ -23,8 +23,8 @@ def network(shapes=STUDENT, teacher=TEACHER, num_classes=CLASSES):
     return facts(shapes, teacher and facts(teacher, None))
 
 
-def trace(shapes=STUDENT, views=1, images=5, teacher=TEACHER, dtype=torch.float64, seed=0):
-    """Random features that want a gradient, and a teacher's Trace that wants one too: it must never get it."""
+def outputs(shapes=STUDENT, views=1, images=5, teacher=TEACHER, dtype=torch.float64, seed=0):
+    """Random features that want a gradient, and a teacher's StepOutputs that wants one too: it must never get it."""
     generator = torch.Generator().manual_seed(seed)
     rows = views * images
 
@@ -33,7 +33,7 @@ def trace(shapes=STUDENT, views=1, images=5, teacher=TEACHER, dtype=torch.float6
 
     def one(stages):
         features = {tap: random(rows, width, side, side) for tap, (width, side) in enumerate(stages)}
-        return Trace(
+        return StepOutputs(
             num_views=views,
             features=features,
             pooled=random(rows, stages[-1][0]),
@@ -47,7 +47,7 @@ def trace(shapes=STUDENT, views=1, images=5, teacher=TEACHER, dtype=torch.float6
 
 
 def sources(found):
-    """All tensors of a Trace that a loss may read."""
+    """All tensors of a StepOutputs that a loss may read."""
     return [*found.features.values(), found.pooled, found.logits]
 
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.paper.tables import FINE_GRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,7 +151,7 @@ def test_recipe_is_the_one_of_paper_and_released_code(name, epochs, batch, lr, d
     assert config.param_scheduler[0].milestones == milestones
     cds = config.model.supervisions.cds
     assert (cds.loss.type, cds.loss.temperature, cds.loss.loss_weight) == ('SupConLoss', 0.07, 0.1)
-    assert (tuple(cds.neck.taps), cds.neck.head) == ((0, 1, 2, 3), 'sepconv')
+    assert (tuple(cds.taps), cds.neck.head) == ((0, 1, 2, 3), 'sepconv')
     paper = Config.fromfile(ROOT / f'configs/cds/{name}-paper.py').model.supervisions.cds.neck
     assert (tuple(paper.taps), paper.head) == ((0, 1, 2), 'sepconv+mlp')
 

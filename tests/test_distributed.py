@@ -28,7 +28,7 @@ param_scheduler = []
 train_cfg = dict(max_epochs=1)
 """
 DOUBLE = """
-from mmcds.classifiers import CDSClassifier
+from mmcds.openmmlab import CDSClassifier
 from mmpretrain.registry import MODELS
 
 @MODELS.register_module()

@@ -43,8 +43,8 @@ def test_wheel_ships_configs_tools_index_images_and_licences(wheel):
     assert shipped <= names
     assert {
         'mmcds/.mim/model-index.yml',
-        'mmcds/datasets/fashion_mnist/LICENSE',
-        'mmcds/datasets/fashion_mnist/train-images-idx3-ubyte',
+        'mmcds/data/fashion_mnist/LICENSE',
+        'mmcds/data/fashion_mnist/train-images-idx3-ubyte',
     } <= names
     assert any(name.endswith('LICENSE') and 'dist-info' in name for name in names)
     assert not any('work_dirs' in name or name.startswith('tests') for name in names)
@@ -60,13 +60,13 @@ def test_an_installed_wheel_finds_its_configs_and_images(wheel, tmp_path, enviro
         archive.extractall(tmp_path / 'site')
     script = """
 import mmcds, mmengine.hub
-from mmcds.host import resources
+from mmcds.openmmlab.registration import resources
 from mmpretrain import get_model
 print(mmcds.__file__)
 print(resources())
 print(mmengine.hub.get_config('mmcds::cds/resnet50_in1k.py').train_cfg.max_epochs)
 print(type(get_model('cds_resnet18w16_fashion')).__name__)
-from mmcds.datasets import EmbeddedFashionMNIST
+from mmcds.data import EmbeddedFashionMNIST
 print(len(EmbeddedFashionMNIST(split='train')), len(EmbeddedFashionMNIST(split='test')))
 """
     done = subprocess.run(

@@ -17,8 +17,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.testing import assert_close
 
-from mmcds.classifiers.teacher import Teacher, read_model_config
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.teacher import Teacher, read_model_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
@@ -128,12 +128,12 @@ def test_the_profile_of_a_distillation_names_the_teacher_and_leaves_a_trace(tool
         'train_dataloader.batch_size=4',
         'train_dataloader.num_workers=0',
     ]
-    trace = tmp_path / 'trace.json'
+    outputs = tmp_path / 'outputs.json'
     table = tool('profile_step').main(
-        [str(config), '--steps=2', '--warmup=0', f'--trace={trace}', '--cfg-options', *options]
+        [str(config), '--steps=2', '--warmup=0', f'--outputs={outputs}', '--cfg-options', *options]
     )
     assert set(table['parts']) == set(tool('profile_step').PARTS)
-    assert '"traceEvents"' in trace.read_text()
+    assert '"traceEvents"' in outputs.read_text()
 
 
 @pytest.mark.parametrize('leaf', [f'semi/{name}' for name in SEMI] + [f'distill/{name}' for name in DISTILL])
@@ -229,7 +229,8 @@ def supervision(loss_weight):
         cds=dict(
             type='mmpretrain.ContrastiveSupervision',
             loss=dict(type='mmpretrain.SupConLoss', loss_weight=loss_weight),
-            neck=dict(type='mmpretrain.CDSNeck', taps=(0, 3), norm_cfg=dict(type='GN', num_groups=2)),
+            taps=(0, 3),
+            neck=dict(type='mmpretrain.CDSNeck', norm_cfg=dict(type='GN', num_groups=2)),
         )
     )
 
@@ -527,7 +528,7 @@ def test_a_training_that_fails_names_its_log(tool, tmp_path):
 
 
 def test_summary_is_mean_and_sample_standard_deviation():
-    from mmcds.sweep import summarise
+    from mmcds.evaluation.sweep import summarise
 
     records = [dict(label='a', x=0.1, accuracy=value) for value in (80.0, 82.0, 84.0)] + [
         dict(label='b', x=None, accuracy=50.0)

@@ -48,7 +48,7 @@ def test_imports_follow_the_way_of_an_image():
         'preprocessor.py',
         'losses',
         'taps.py',
-        'trace.py',
+        'outputs.py',
         'necks',
         'supervisions',
         'classifiers',

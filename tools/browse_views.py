@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
 
 
 def main(argv: list[str] | None = None) -> None:

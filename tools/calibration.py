@@ -20,12 +20,12 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.errors import ConfigError
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, load_config, prepare_testing, print_table, run_tool
+from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack_predictions, top_class
 from mmcds.evaluation.reliability import draw_reliability
 from mmcds.evaluation.temperature import fit_temperature, scale
-from mmcds.launch import OPTIONS_HELP, load_config, prepare_testing, print_table, run_tool
 from mmcds.paper.report import spread
 
 HEADER = ('model', 'runs', 'images', 'temperature', 'accuracy (%)', *(title for title, *_ in COLUMNS.values()))

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.host import resources
-from mmcds.launch import run_tool, unloadable_dataset
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import run_tool, unloadable_dataset
+from mmcds.openmmlab.registration import resources
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def read_splits(name: str) -> tuple[Path, list[Split], list[str]]:
                 faults.append(f'{split} cannot be loaded: {type(error).__name__}: {error}')
         return root, splits, faults
     config = Config.fromfile(resources() / f'configs/_base_/datasets/{name}.py')
-    root = Path(config.get('data_root') or resources() / 'mmcds/datasets/fashion_mnist')
+    root = Path(config.get('data_root') or resources() / 'mmcds/data/fashion_mnist')
     for loader in ('train_dataloader', 'test_dataloader'):
         settings = {**config[loader].dataset, 'pipeline': []}
         if 'download' in settings:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmcds.curves import read_scalars, to_percent
-from mmcds.errors import ConfigError
-from mmcds.launch import run_tool
+from mmcds.cli.launch import run_tool
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.curves import read_scalars, to_percent
 
 #: Column and what MMDetection calls it.
 COLUMNS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'AP_S': 'mAP_s', 'AP_M': 'mAP_m', 'AP_L': 'mAP_l'}

@@ -8,10 +8,10 @@ teacher of its own seed. Runs that have ended are not repeated.
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.classifiers.teacher import read_model_config
-from mmcds.launch import OPTIONS_HELP, run_tool
-from mmcds.sweep import Run, execute, summarise
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, run_tool
+from mmcds.evaluation.sweep import Run, execute, summarise
+from mmcds.openmmlab.teacher import read_model_config
 
 STUDENT = 'mmcds::distill/resnet18w8s_fashion'
 

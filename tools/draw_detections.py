@@ -13,10 +13,10 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.checkpoint import compare_state, model_state
-from mmcds.errors import ConfigError
-from mmcds.launch import add_common_arguments, check_data_root, load_config, run_tool
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.checkpoint import compare_state, model_state
 
 
 def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) -> None:

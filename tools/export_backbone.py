@@ -3,9 +3,9 @@
 
 from argparse import ArgumentParser
 
-import mmcds  # noqa: F401  (registers its classes)
-from mmcds.export import LAYOUTS, export_backbone
-from mmcds.launch import run_tool
+import mmcds.openmmlab  # noqa: F401  (registers its classes)
+from mmcds.cli.launch import run_tool
+from mmcds.openmmlab.export import LAYOUTS, export_backbone
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,9 +11,9 @@ from collections import Counter
 from json import loads
 from pathlib import Path
 
-import mmcds  # noqa: F401  (registers its classes)
-from mmcds.datasets.fashion_scenes import COUNTS, EMBEDDED, SceneRecipe, write_scenes
-from mmcds.launch import run_tool
+import mmcds.openmmlab  # noqa: F401  (registers its classes)
+from mmcds.cli.launch import run_tool
+from mmcds.data.fashion_scenes import COUNTS, EMBEDDED, SceneRecipe, write_scenes
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.errors import ConfigError
-from mmcds.launch import OPTIONS_HELP, print_table, run_tool
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.sweep import Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, finetuned, seed_options
 from mmcds.paper.report import run_folder, to_texts
-from mmcds.sweep import Run, execute
 
 
 def list_cells(args: Namespace) -> None:

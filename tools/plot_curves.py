@@ -10,9 +10,9 @@ Runs of the same name are repetitions, such as seeds: a line through their mean,
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmcds.curves import compare_curves, plot_curves
-from mmcds.errors import ConfigError
-from mmcds.launch import run_tool
+from mmcds.cli.launch import run_tool
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.curves import compare_curves, plot_curves
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -29,13 +29,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.checkpoint import check_architecture, model_state
-from mmcds.errors import ConfigError
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, check_data_root, load_config, run_tool, set_loader_defaults
+from mmcds.core.errors import ConfigError
+from mmcds.core.taps import Tap, build_backbone, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
-from mmcds.launch import OPTIONS_HELP, check_data_root, load_config, run_tool, set_loader_defaults
 from mmcds.losses import alignment, uniformity
-from mmcds.taps import Tap, build_backbone, tap_name
+from mmcds.openmmlab.checkpoint import check_architecture, model_state
 
 #: Key, title and digits of the measures of one network.
 MEASURES = {

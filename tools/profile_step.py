@@ -21,10 +21,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.errors import ConfigError
-from mmcds.hooks import CompileHook, ViewColorHook
-from mmcds.launch import (
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,
     check_data_root,
@@ -34,6 +32,8 @@ from mmcds.launch import (
     run_tool,
     set_loader_defaults,
 )
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.hooks import CompileHook, ViewColorHook
 
 PARTS = (
     'data wait',

@@ -11,11 +11,11 @@ import runpy
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.datasets.fashion_scenes import COUNTS, write_scenes
-from mmcds.host import resources
-from mmcds.launch import OPTIONS_HELP, run_tool
-from mmcds.sweep import Run, execute
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, run_tool
+from mmcds.data.fashion_scenes import COUNTS, write_scenes
+from mmcds.evaluation.sweep import Run, execute
+from mmcds.openmmlab.registration import resources
 
 
 def main(argv: list[str] | None = None) -> list[dict]:

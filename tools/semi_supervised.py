@@ -8,9 +8,9 @@ ended are not repeated, so the command can be stopped, and given again with more
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.launch import OPTIONS_HELP, run_tool
-from mmcds.sweep import Run, execute, summarise
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import OPTIONS_HELP, run_tool
+from mmcds.evaluation.sweep import Run, execute, summarise
 
 
 def draw(records: list[dict], out: Path) -> None:

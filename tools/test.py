@@ -7,8 +7,8 @@ import mmengine
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.launch import add_common_arguments, load_config, prepare_testing, run_tool
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import add_common_arguments, load_config, prepare_testing, run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:

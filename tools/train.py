@@ -9,9 +9,8 @@ from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-import mmcds  # noqa: F401  (registers its classes and the mmcds:: prefix)
-from mmcds.errors import ConfigError
-from mmcds.launch import (
+import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
+from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,
     check_data_root,
@@ -21,6 +20,7 @@ from mmcds.launch import (
     run_tool,
     set_loader_defaults,
 )
+from mmcds.core.errors import ConfigError
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:

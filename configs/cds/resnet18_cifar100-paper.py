@@ -7,7 +7,7 @@ Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, mil
 """
 
 # Often changed: train_dataloader.batch_size and num_workers; data_root (--data-root);
-#   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.neck.taps and head; cds.gather=True.
+#   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.taps and cds.neck.head; cds.gather=True.
 _base_ = [
     '../_base_/networks/resnet18_cifar.py', '../_base_/datasets/cifar100_two_view.py',
     '../_base_/schedules/cifar_300e.py', '../_base_/runtime.py']
@@ -15,5 +15,6 @@ model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     supervisions=dict(cds=dict(
         type='ContrastiveSupervision',
-        neck=dict(type='CDSNeck', taps=(0, 1, 2), head='sepconv+mlp', out_channels=128),
+        taps=(0, 1, 2),
+        neck=dict(type='CDSNeck', head='sepconv+mlp', out_channels=128),
         loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

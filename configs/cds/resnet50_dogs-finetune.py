@@ -9,7 +9,7 @@ temperature 0.07, loss_weight 0.1 and views (from the released code for ImageNet
 """
 
 # Often changed: train_dataloader.batch_size and num_workers; data_root (--data-root);
-#   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.neck.taps and head; cds.gather=True.
+#   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.taps and cds.neck.head; cds.gather=True.
 _base_ = [
     '../_base_/networks/resnet50.py', '../_base_/datasets/dogs_two_view.py',
     '../_base_/schedules/finetune_100e.py', '../_base_/runtime.py']
@@ -19,5 +19,6 @@ model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     supervisions=dict(cds=dict(
         type='ContrastiveSupervision',
-        neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+        taps=(0, 1, 2, 3),
+        neck=dict(type='CDSNeck', head='sepconv'),
         loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

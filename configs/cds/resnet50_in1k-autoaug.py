@@ -12,5 +12,6 @@ model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     supervisions=dict(cds=dict(
         type='ContrastiveSupervision',
-        neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+        taps=(0, 1, 2, 3),
+        neck=dict(type='CDSNeck', head='sepconv'),
         loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

@@ -6,7 +6,7 @@ Ours: not run yet. Command: python tools/train.py configs/cds/swin-tiny_in1k.py
 Not in the paper: everything; temperature 0.07 and loss_weight 0.1 are those of the convolutional networks.
 """
 
-# Often changed: train_dataloader.batch_size and num_workers; data_root (--data-root); cds.neck.taps.
+# Often changed: train_dataloader.batch_size and num_workers; data_root (--data-root); cds.taps.
 _base_ = [
     '../_base_/networks/swin_tiny.py', '../_base_/datasets/in1k_two_view.py',
     '../_base_/schedules/in1k_300e_adamw.py', '../_base_/runtime.py']

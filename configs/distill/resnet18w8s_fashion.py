@@ -18,7 +18,8 @@ model = dict(
     supervisions=dict(
         cds=dict(
             type='ContrastiveSupervision',
-            neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+            taps=(0, 1, 2, 3),
+            neck=dict(type='CDSNeck', head='sepconv'),
             loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1)),
         embedding=dict(type='EmbeddingDistillation', mode='frobenius', loss_weight=0.1),
         logit=dict(type='LogitDistillation', temperature=3.0, loss_weight=1.0)))

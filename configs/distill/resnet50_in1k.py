@@ -20,7 +20,8 @@ model = dict(
     supervisions=dict(
         cds=dict(
             type='ContrastiveSupervision',
-            neck=dict(type='CDSNeck', taps=(0, 1, 2, 3), head='sepconv'),
+            taps=(0, 1, 2, 3),
+            neck=dict(type='CDSNeck', head='sepconv'),
             loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.5)),
         embedding=dict(type='EmbeddingDistillation', mode='frobenius', loss_weight=0.5),
         logit=dict(type='LogitDistillation', temperature=1.0, loss_weight=1.0)))

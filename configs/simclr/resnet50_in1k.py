@@ -16,7 +16,8 @@ model = dict(
     supervisions=dict(simclr=dict(
         type='ContrastiveSupervision',
         gather=True,
-        neck=dict(type='CDSNeck', taps=(3,), head='mlp', hidden_channels=2048, out_channels=128),
+        taps=(3,),
+        neck=dict(type='CDSNeck', head='mlp', hidden_channels=2048, out_channels=128),
         loss=dict(type='NTXentLoss', temperature=0.1, loss_weight=1.0))))
 train_dataloader = dict(batch_size=256)  # on each of 16 GPUs
 default_hooks = dict(checkpoint=dict(save_best=None))

@@ -17,7 +17,8 @@ model = dict(
     supervisions=dict(supcon=dict(
         type='ContrastiveSupervision',
         gather=True,
-        neck=dict(type='CDSNeck', taps=(3,), head='mlp', hidden_channels=2048, out_channels=128),
+        taps=(3,),
+        neck=dict(type='CDSNeck', head='mlp', hidden_channels=2048, out_channels=128),
         loss=dict(type='SupConLoss', temperature=0.1, loss_weight=1.0))))
 train_dataloader = dict(batch_size=64)  # on each of 8 GPUs
 optim_wrapper = dict(optimizer=dict(lr=0.6))

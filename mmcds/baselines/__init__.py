@@ -1,4 +1,4 @@
-"""Rival methods, one file each; nothing outside this folder imports them."""
+"""The methods that the paper compares with, one file each; nothing outside this folder imports them."""
 
 from mmcds.baselines.at import ATSupervision
 from mmcds.baselines.auxiliary import AuxiliaryClassifiers
@@ -9,7 +9,7 @@ from mmcds.baselines.dks import DKSSupervision
 from mmcds.baselines.dsn import DSNSupervision
 from mmcds.baselines.fitnet import FitNetSupervision
 from mmcds.baselines.kd import KDSupervision
-from mmcds.baselines.one import ONEClassifier, ONESupervision
+from mmcds.baselines.one import ONESupervision
 from mmcds.baselines.rkd import RKDSupervision
 from mmcds.baselines.sp import SPSupervision
 from mmcds.baselines.sskd import RotationSupervision, SSKDSupervision
@@ -24,7 +24,6 @@ __all__ = [
     'DSNSupervision',
     'FitNetSupervision',
     'KDSupervision',
-    'ONEClassifier',
     'ONESupervision',
     'RKDSupervision',
     'RotationSupervision',

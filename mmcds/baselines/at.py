@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap, exact
-from mmcds.errors import ConfigError
-from mmcds.taps import Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
 
 MODES = ('squared', 'norm')
 
@@ -57,7 +57,7 @@ def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0, mode: s
     return torch.linalg.vector_norm(difference, dim=1).mean() / 2
 
 
-@MODELS.register_module()
+@MODELS.register
 class ATSupervision(TeacherSupervision):
     r"""Attention maps of all stages follow the teacher's.
 
@@ -95,10 +95,10 @@ class ATSupervision(TeacherSupervision):
             raise ConfigError(f'ATSupervision: mode is {mode!r}; choose one of {", ".join(MODES)}.')
         self.power, self.mode = power, mode
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_attention`` for every tap of the student."""
         return {
             f'{tap_name(tap)}.loss_attention': self.loss_weight
             * attention_loss(student, teacher, self.power, self.mode)
-            for tap, (student, teacher) in zip(self.taps, self.pairs(trace), strict=True)
+            for tap, (student, teacher) in zip(self.taps, self.pairs(outputs), strict=True)
         }

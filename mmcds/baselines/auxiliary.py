@@ -3,41 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmcds.baselines.base import ViewSupervision, at_least_one_tap
-from mmcds.errors import ConfigError
-from mmcds.necks import GlobalAvgPool, sepconv_trunk
-from mmcds.taps import NetworkInfo, Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import build_norm, init_heads
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.taps import NetworkInfo
+from mmcds.heads import GlobalAvgPool, sepconv_trunk
 
 TRUNKS = ('sepconv', 'branch', 'pool')
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy, averaged over the labelled rows; 0 with zero gradient if there are none.
-
-    Args:
-        logits: Class scores (N, K).
-        labels: Class of every row, -1 where it is unlabelled. (N,).
-        label_smoothing: Share of the target that is spread over all classes.
-
-    Returns:
-        Scalar, at least float32.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum', label_smoothing=label_smoothing)
-    return total / (labels >= 0).sum().clamp(min=1)
-
-
-class AuxiliaryClassifiers(BaseModule):
+class AuxiliaryClassifiers(nn.Module):
     """A trunk, global average pooling and a linear classifier on every tap.
 
-    ``'sepconv'``: the trunk of :class:`mmcds.necks.CDSNeck`, so that the loss is all that differs from CDS.
+    ``'sepconv'``: the trunk of :class:`mmcds.heads.CDSNeck`, so that the loss is all that differs from CDS.
     ``'branch'``: groups of the backbone's own blocks that repeat its later stages, each with stride 2, as in the
     released code of DKS and DHM. ``'pool'``: none, the classifier sits on the pooled feature itself.
 
@@ -69,13 +50,7 @@ class AuxiliaryClassifiers(BaseModule):
         widen: int = 1,
         norm_cfg: dict = dict(type='BN'),
     ) -> None:
-        super().__init__(
-            init_cfg=[
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
-                dict(type='Normal', layer='Linear', std=0.01),  # as the host's own classifier
-            ]
-        )
+        super().__init__()
         if network.num_classes is None:
             raise ConfigError(
                 f'{owner}: the head does not say num_classes, which the auxiliary classifiers need. Use a head '
@@ -94,6 +69,10 @@ class AuxiliaryClassifiers(BaseModule):
             self.heads[tap_name(tap)] = nn.Sequential(
                 *layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(width, network.num_classes)
             )
+
+    def init_weights(self) -> None:
+        """Draw the first weights; the linear layers as MMPretrain's own classifier does."""
+        init_heads(self, linear_std=0.01)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Classify every tap's map (M, C_s, H_s, W_s); each gives logits (M, K)."""
@@ -156,7 +135,7 @@ def branch(
         )
         width = wider
     if getattr(backbone, 'preactivation', False):
-        layers += [build_norm_layer(backbone.norm_cfg, width)[1], nn.ReLU(inplace=True)]
+        layers += [build_norm(backbone.norm_cfg, width), nn.ReLU(inplace=True)]
     return layers, width
 
 
@@ -192,14 +171,14 @@ class AuxiliarySupervision(ViewSupervision):
         self.taps, self.label_smoothing = tuple(taps), label_smoothing
         self._form: dict[str, Any] = dict(trunk=trunk, blocks=blocks, widen=widen)
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build the classifiers."""
         self.classifiers = AuxiliaryClassifiers(network, self.taps, type(self).__name__, **self._form)
 
-    def classify(self, trace: Trace) -> tuple[list[Tensor], Tensor]:
+    def classify(self, outputs: StepOutputs) -> tuple[list[Tensor], Tensor]:
         """Logits of every tap on the chosen views, each (len(views) * N, K), and the labels of these rows."""
-        logits = self.classifiers([self.select(trace.features[tap], trace) for tap in self.taps])
-        return logits, trace.labels.repeat(len(self.views))
+        logits = self.classifiers([self.select(outputs.features[tap], outputs) for tap in self.taps])
+        return logits, outputs.labels.repeat(len(self.views))
 
     def accuracies(self, logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """``<tap>.accuracy`` of every tap on the labelled rows, in percent."""

@@ -1,43 +1,13 @@
-"""What the rivals share: the views they look at, the checks of their weights, and exact arithmetic."""
+"""What the baselines share: the views they look at, and the checks of their weights and taps."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from mmcds.errors import ConfigError
-from mmcds.supervisions import Supervision
-from mmcds.taps import NetworkInfo, Tap
-from mmcds.trace import Trace
-
-
-def exact(function: Callable) -> Callable:
-    """Decorator of a loss: autocast is off, and floating-point tensors become float32, or stay float64.
-
-    Products of features and exponentials of logits overflow in half precision.
-    """
-
-    def cast(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value.to(torch.promote_types(value.dtype, torch.float32))
-        return value
-
-    @wraps(function)
-    def inner(*args: Any, **kwargs: Any) -> Any:
-        device = next((value.device.type for value in args if isinstance(value, Tensor)), 'cpu')
-        with torch.autocast(device, enabled=False):
-            return function(*map(cast, args), **{key: cast(value) for key, value in kwargs.items()})
-
-    return inner
-
-
-@exact
-def unit_rows(rows: Tensor) -> Tensor:
-    """Divide rows (N, D) by their length; a row of zeros stays one."""
-    return F.normalize(rows, dim=1, eps=1e-6)
+from mmcds.core.errors import ConfigError
+from mmcds.core.outputs import StepOutputs, Tap
+from mmcds.core.supervision import Supervision
+from mmcds.core.taps import NetworkInfo
 
 
 class ViewSupervision(Supervision):
@@ -59,9 +29,9 @@ class ViewSupervision(Supervision):
         self.views = tuple(views)
         self.min_views = max(views) + 1
 
-    def select(self, rows: Tensor, trace: Trace) -> Tensor:
+    def select(self, rows: Tensor, outputs: StepOutputs) -> Tensor:
         """Rows (M, ...) of the chosen views: (len(views) * N, ...)."""
-        return rows if trace.num_views == 1 else trace.per_view(rows)[list(self.views)].flatten(0, 1)
+        return rows if outputs.num_views == 1 else outputs.per_view(rows)[list(self.views)].flatten(0, 1)
 
     def positive(self, **values: float) -> None:
         """Refuse hyper-parameters that are not above 0.
@@ -75,7 +45,7 @@ class ViewSupervision(Supervision):
 
 
 class TeacherSupervision(ViewSupervision):
-    """Base class of distillation: compares a student's Trace with that of its teacher.
+    """Base class of distillation: compares a student's StepOutputs with that of its teacher.
 
     Args:
         loss_weight: Weight of the method's term. That of the cross-entropy is ``head.loss.loss_weight``.
@@ -107,21 +77,21 @@ class TeacherSupervision(ViewSupervision):
                 'both as many, in the same order.'
             )
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Nothing to build: the method has no parameters."""
 
-    def pairs(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+    def pairs(self, outputs: StepOutputs) -> list[tuple[Tensor, Tensor]]:
         """Maps of student and teacher at every pair of taps, in the chosen views."""
-        assert trace.teacher is not None
+        assert outputs.teacher is not None
         return [
-            (self.select(trace.features[own], trace), self.select(trace.teacher.features[other], trace))
+            (self.select(outputs.features[own], outputs), self.select(outputs.teacher.features[other], outputs))
             for own, other in zip(self.taps, self.teacher_taps, strict=True)
         ]
 
-    def pooled(self, trace: Trace) -> tuple[Tensor, Tensor]:
+    def pooled(self, outputs: StepOutputs) -> tuple[Tensor, Tensor]:
         """Pooled last features of student (N, C_s) and teacher (N, C_t), in the chosen views."""
-        assert trace.teacher is not None
-        return self.select(trace.pooled, trace), self.select(trace.teacher.pooled, trace)
+        assert outputs.teacher is not None
+        return self.select(outputs.pooled, outputs), self.select(outputs.teacher.pooled, outputs)
 
 
 def at_least_one_tap(owner: str, taps: Sequence[Tap]) -> None:

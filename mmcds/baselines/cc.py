@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmcds.baselines.base import TeacherSupervision, exact, unit_rows
-from mmcds.errors import ConfigError
-from mmcds.taps import NetworkInfo
-from mmcds.trace import Trace
+from mmcds.baselines.base import TeacherSupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact, unit_rows
+from mmcds.core.outputs import StepOutputs
+from mmcds.core.registry import MODELS
+from mmcds.core.taps import NetworkInfo
 
 MODES = ('kernel', 'adjacent')
 
@@ -74,7 +75,7 @@ def adjacent_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return products.sum() / max(len(products), 1)
 
 
-@MODELS.register_module()
+@MODELS.register
 class CCSupervision(TeacherSupervision):
     r"""Correlations within a batch, between embeddings of the pooled features.
 
@@ -117,16 +118,16 @@ class CCSupervision(TeacherSupervision):
         self.mode, self.gamma, self.order = mode, gamma, order
         self.out_channels, self.train_teacher_embedding = out_channels, train_teacher_embedding
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
         assert network.teacher is not None
         self.student_embedding = nn.Linear(network.final.channels, self.out_channels)
         self.teacher_embedding = nn.Linear(network.teacher.final.channels, self.out_channels)
         self.teacher_embedding.requires_grad_(self.train_teacher_embedding)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_correlation``."""
-        student, teacher = self.pooled(trace)
+        student, teacher = self.pooled(outputs)
         rows = self.student_embedding(student), self.teacher_embedding(teacher)
         loss = kernel_loss(*rows, self.gamma, self.order) if self.mode == 'kernel' else adjacent_loss(*rows)
         return {'loss_correlation': self.loss_weight * loss}

@@ -4,17 +4,18 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import mmengine.dist as dist
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, exact, unit_rows
-from mmcds.errors import ConfigError
+from mmcds.baselines.base import TeacherSupervision
+from mmcds.core.distributed import from_first_rank, sum_over_ranks
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact, unit_rows
+from mmcds.core.outputs import StepOutputs
+from mmcds.core.registry import MODELS
+from mmcds.core.taps import NetworkInfo
 from mmcds.losses import gather_embeddings
-from mmcds.taps import NetworkInfo
-from mmcds.trace import Trace
 
 POSITIVES = ('instance', 'class')
 #: Bytes that the rows of the memory may take which are compared at a time.
@@ -153,7 +154,7 @@ class NegativeSampler:
         return self.order[self.starts[own] + places]
 
 
-@MODELS.register_module()
+@MODELS.register
 class CRDSupervision(TeacherSupervision):
     r"""Student and teacher embed the same image alike, and other images differently.
 
@@ -218,7 +219,7 @@ class CRDSupervision(TeacherSupervision):
             self.register_buffer(name, torch.empty(0, out_channels))
         self.register_buffer('log_normalisers', torch.full((2,), math.nan))  # of student and teacher anchors
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
         assert network.teacher is not None
         self.student_embedding = nn.Linear(network.final.channels, self.out_channels)
@@ -240,8 +241,7 @@ class CRDSupervision(TeacherSupervision):
         bound = 1 / math.sqrt(self.out_channels / 3)  # rows of length 1 on average
         for name in ('student_memory', 'teacher_memory'):
             rows = torch.empty(len(labels), self.out_channels, device=device).uniform_(-bound, bound)
-            dist.broadcast(rows)
-            setattr(self, name, rows)
+            setattr(self, name, from_first_rank(rows))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Take memories of any size where there is none yet, such as for a test."""
@@ -251,22 +251,22 @@ class CRDSupervision(TeacherSupervision):
                 setattr(self, name, torch.empty_like(found, device=getattr(self, name).device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_student`` and ``loss_teacher``, the two sides, and update the memories."""
         if self.sampler is None:
             raise ConfigError(
                 'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in custom_hooks, or '
                 'call prepare(labels) before the first step.'
             )
-        assert trace.sample_idx is not None
-        anchors, memories = trace.sample_idx, (self.student_memory, self.teacher_memory)
+        assert outputs.sample_idx is not None
+        anchors, memories = outputs.sample_idx, (self.student_memory, self.teacher_memory)
         if int(anchors.max()) >= len(memories[0]):
             raise ConfigError(
                 f'CRDSupervision: sample_idx {int(anchors.max())} lies beyond the memory of {len(memories[0])} images.'
                 ' Train on the data set for which it was prepared.'
             )
         sampler = self.sampler.to(anchors.device)
-        student, teacher = self.pooled(trace)
+        student, teacher = self.pooled(outputs)
         embedded = [unit_rows(self.student_embedding(student)), unit_rows(self.teacher_embedding(teacher))]
         first = anchors if self.positives == 'instance' else sampler.same_class(anchors)
         index = torch.cat([first[:, None], sampler.negatives(anchors)], 1)
@@ -284,9 +284,8 @@ class CRDSupervision(TeacherSupervision):
     def _normaliser(self, anchors: Tensor, memory: Tensor, index: Tensor) -> Tensor:
         """Logarithm of n times the mean exponential of the scores of all ranks."""
         mean = log_mean_exp(anchors, memory, index, self.temperature).exp()
-        total, count = mean * len(anchors), mean.new_tensor(float(len(anchors)))
-        dist.all_reduce(total)
-        dist.all_reduce(count)
+        total = sum_over_ranks(mean * len(anchors))
+        count = sum_over_ranks(mean.new_tensor(float(len(anchors))))
         return (total / count).log() + math.log(len(memory))
 
     @torch.no_grad()

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 
 from mmcds.baselines.dks import DKSSupervision, ordered_pairs
-from mmcds.taps import Tap
+from mmcds.core.outputs import Tap
+from mmcds.core.registry import MODELS
 
 
 def draw_without_gradient(pairs: int) -> frozenset[int]:
@@ -24,7 +24,7 @@ def draw_without_gradient(pairs: int) -> frozenset[int]:
     return frozenset(torch.randint(pairs, (int(torch.rand(()).item() * pairs),)).tolist())
 
 
-@MODELS.register_module()
+@MODELS.register
 class DHMSupervision(DKSSupervision):
     r"""Side branches that mimic each other and the network.
 

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mmcds.baselines.auxiliary import AuxiliarySupervision, cross_entropy
-from mmcds.errors import ConfigError
-from mmcds.taps import Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.baselines.auxiliary import AuxiliarySupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import cross_entropy
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
 
 DIRECTIONS = ('dense', 'top-down')
 
@@ -81,7 +81,7 @@ def synergy_loss(
     return torch.stack(terms).sum()
 
 
-@MODELS.register_module()
+@MODELS.register
 class DKSSupervision(AuxiliarySupervision):
     r"""Auxiliary classifiers, and a Kullback-Leibler divergence between every two classifiers in both directions.
 
@@ -137,14 +137,14 @@ class DKSSupervision(AuxiliarySupervision):
         self.loss_weight, self.ce_weight = loss_weight, ce_weight
         self.direction, self.temperature, self.eps = direction, temperature, eps
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_ce`` and the accuracy of every classifier, and ``loss_synergy``."""
-        logits, labels = self.classify(trace)
+        logits, labels = self.classify(outputs)
         values = self.accuracies(logits, labels)
         for tap, scores in zip(self.taps, logits, strict=True):
             values[f'{tap_name(tap)}.loss_ce'] = self.ce_weight * cross_entropy(scores, labels, self.label_smoothing)
         values['loss_synergy'] = self.loss_weight * synergy_loss(
-            [*logits, self.select(trace.logits, trace)],
+            [*logits, self.select(outputs.logits, outputs)],
             self.direction,
             self.temperature,
             self.eps,

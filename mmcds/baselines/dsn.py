@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mmcds.baselines.auxiliary import AuxiliarySupervision, cross_entropy
-from mmcds.errors import ConfigError
-from mmcds.taps import Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.baselines.auxiliary import AuxiliarySupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import cross_entropy
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
 
 DECAYS = ('none', 'linear')
 
@@ -34,7 +34,7 @@ def dsn_losses(
     return [(cross_entropy(scores, labels, label_smoothing) - threshold).clamp(min=0) for scores in logits]
 
 
-@MODELS.register_module()
+@MODELS.register
 class DSNSupervision(AuxiliarySupervision):
     r"""Cross-entropy of an auxiliary classifier on every tapped stage.
 
@@ -81,10 +81,10 @@ class DSNSupervision(AuxiliarySupervision):
             raise ConfigError(f'DSNSupervision: decay is {decay!r}; choose one of {", ".join(DECAYS)}.')
         self.loss_weight, self.decay, self.threshold = loss_weight, decay, threshold
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted ``<tap>.loss_ce`` and the accuracy of every classifier."""
-        weight = self.loss_weight * (1 - trace.progress if self.decay == 'linear' else 1)
-        logits, labels = self.classify(trace)
+        weight = self.loss_weight * (1 - outputs.progress if self.decay == 'linear' else 1)
+        logits, labels = self.classify(outputs)
         losses = dsn_losses(logits, labels, self.threshold, self.label_smoothing)
         values = self.accuracies(logits, labels)
         for tap, loss in zip(self.taps, losses, strict=True):

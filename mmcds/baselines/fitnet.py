@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap, exact
-from mmcds.errors import ConfigError
-from mmcds.taps import NetworkInfo, Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
+from mmcds.core.taps import NetworkInfo
 
 REDUCTIONS = ('mean', 'half-sum')
 
@@ -74,7 +75,7 @@ def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(maps, size, mode='bilinear', align_corners=False)
 
 
-@MODELS.register_module()
+@MODELS.register
 class FitNetSupervision(TeacherSupervision):
     r"""The student's middle stage predicts the teacher's.
 
@@ -112,7 +113,7 @@ class FitNetSupervision(TeacherSupervision):
             raise ConfigError(f'FitNetSupervision: reduction is {reduction!r}; choose one of {", ".join(REDUCTIONS)}.')
         self.reduction = reduction
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build a regressor per tap."""
         assert network.teacher is not None
         self.regressors = nn.ModuleDict()
@@ -122,10 +123,10 @@ class FitNetSupervision(TeacherSupervision):
                 student.channels, teacher.channels, teacher.stride / student.stride
             )
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_hint`` for every tap of the student."""
         losses = {}
-        for tap, (student, teacher) in zip(self.taps, self.pairs(trace), strict=True):
+        for tap, (student, teacher) in zip(self.taps, self.pairs(outputs), strict=True):
             name = tap_name(tap)
             regressed = self.regressors[name](student, teacher.shape[2:])
             losses[f'{name}.loss_hint'] = self.loss_weight * hint_loss(regressed, teacher, self.reduction)

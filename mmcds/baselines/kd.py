@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from mmpretrain.registry import MODELS
+from mmcds.core.registry import MODELS
+from mmcds.methods import LogitDistillation
 
-from mmcds.supervisions import LogitDistillation
 
-
-@MODELS.register_module()
+@MODELS.register
 class KDSupervision(LogitDistillation):
     r"""Hinton's distillation.
 
@@ -15,7 +14,7 @@ class KDSupervision(LogitDistillation):
 
     The total is :math:`\gamma L_{CE}` plus this; gamma is ``head.loss.loss_weight``. The distillation literature has
     gamma 0.1, alpha 0.9, T 4 on CIFAR, and 0.5, 0.5, T 1 on ImageNet. It differs from what the released code of CDS
-    does with logits (:class:`mmcds.supervisions.LogitDistillation`) in the factor T^2 and in the constant of the
+    does with logits (:class:`mmcds.methods.LogitDistillation`) in the factor T^2 and in the constant of the
     divergence.
 
     Args:
@@ -24,7 +23,7 @@ class KDSupervision(LogitDistillation):
         views: Views that take part, averaged.
 
     Raises:
-        ConfigError: If a value is out of range, or, when bound, if the teacher has other classes.
+        ConfigError: If a value is out of range, or, when built, if the teacher has other classes.
 
     References:
         https://arxiv.org/abs/1503.02531

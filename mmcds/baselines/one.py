@@ -2,20 +2,19 @@
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule, ModuleList
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmcds.baselines.auxiliary import branch, cross_entropy
-from mmcds.baselines.base import ViewSupervision, exact
-from mmcds.classifiers import CDSClassifier
-from mmcds.errors import ConfigError
-from mmcds.taps import NetworkInfo, Tap, as_map
-from mmcds.trace import Trace
+from mmcds.baselines.auxiliary import branch
+from mmcds.baselines.base import ViewSupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import cross_entropy, exact, init_heads
+from mmcds.core.outputs import StepOutputs, Tap
+from mmcds.core.registry import MODELS
+from mmcds.core.taps import NetworkInfo
 
 
 @exact
@@ -94,33 +93,24 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
     return [backbone.get_submodule(name) for name in names]
 
 
-class Branch(BaseModule):
+class Branch(nn.Module):
     """A copy of the last stage with a classifier of its own, and first weights of its own."""
 
     def __init__(self, stages: Sequence[nn.Module], channels: int, num_classes: int) -> None:
-        super().__init__(
-            init_cfg=[
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out', nonlinearity='relu'),
-                dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
-                dict(type='Normal', layer='Linear', std=0.01),
-            ]
-        )
+        super().__init__()
         self.stages = nn.Sequential(*(copy.deepcopy(stage) for stage in stages))
         self.fc = nn.Linear(channels, num_classes)
 
     def init_weights(self) -> None:
-        """Draw the weights; the copied blocks do not know how."""
-        layers: Iterable[Any] = self.stages.modules()
-        for layer in layers:
-            layer.init_cfg = None
-        super().init_weights()
+        """Draw the first weights anew; the copied blocks hold those of the network."""
+        init_heads(self, linear_std=0.01)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map the tapped stage (N, C, H, W) to logits (N, K)."""
         return self.fc(self.stages(features).mean((2, 3)))
 
 
-@MODELS.register_module()
+@MODELS.register
 class ONESupervision(ViewSupervision):
     r"""Two more copies of the last stage, a gate that mixes the logits of all three, and its mixture as the teacher.
 
@@ -141,7 +131,7 @@ class ONESupervision(ViewSupervision):
         views: Views that take part.
 
     Raises:
-        ConfigError: If a value is out of range; when bound, if the last stage cannot be repeated.
+        ConfigError: If a value is out of range; when built, if the last stage cannot be repeated.
 
     References:
         https://arxiv.org/abs/1806.04606
@@ -167,7 +157,7 @@ class ONESupervision(ViewSupervision):
         self.taps, self.num_branches = tuple(taps), num_branches
         self.temperature, self.ramp, self.loss_weight = temperature, ramp, loss_weight
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Copy the last stage and build the gate."""
         if network.num_classes is None:
             raise ConfigError(
@@ -181,7 +171,7 @@ class ONESupervision(ViewSupervision):
             stages = branch(network, tap, 'ONESupervision', blocks, widen=1)[0]
         else:
             stages = modules_after(backbone, tap)
-        self.branches = ModuleList(
+        self.branches = nn.ModuleList(
             Branch(stages, network.final.channels, network.num_classes) for _ in range(self.num_branches - 1)
         )
         self.gate = nn.Sequential(
@@ -203,12 +193,16 @@ class ONESupervision(ViewSupervision):
         branches = torch.stack([own, *(branch(features) for branch in self.branches)])
         return branches, torch.einsum('nb,bnk->nk', self.gate(features), branches)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def classify_ensemble(self, features: Mapping[Tap, Tensor], own: Tensor) -> Tensor:
+        """Return the logits of the ensemble (N, K), given the network's features and its own logits."""
+        return self.classify(features[self.taps[0]], own)[1]
+
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the cross-entropy of the other branches and of the ensemble, ``loss_one``, and the weight w."""
-        labels = trace.labels.repeat(len(self.views))
-        features = self.select(trace.features[self.taps[0]], trace)
-        branches, ensemble = self.classify(features, self.select(trace.logits, trace))
-        weight = ramp_up(trace.progress, self.ramp)
+        labels = outputs.labels.repeat(len(self.views))
+        features = self.select(outputs.features[self.taps[0]], outputs)
+        branches, ensemble = self.classify(features, self.select(outputs.logits, outputs))
+        weight = ramp_up(outputs.progress, self.ramp)
         values = {
             f'branch{number}.loss_ce': cross_entropy(logits, labels)
             for number, logits in enumerate(branches[1:], start=2)
@@ -219,37 +213,3 @@ class ONESupervision(ViewSupervision):
         values['ensemble.accuracy'] = 100 * hits.sum() / (labels >= 0).sum().clamp(min=1)
         values['ramp'] = ensemble.new_tensor(weight)
         return values
-
-
-@MODELS.register_module()
-class ONEClassifier(CDSClassifier):
-    """A network trained with :class:`ONESupervision`, tested as the ensemble of its branches ("ONE-E").
-
-    It has the parameters of the trained model and loads its checkpoint: ``python tools/test.py CONFIG CHECKPOINT
-    --cfg-options model.type=ONEClassifier``.
-
-    Raises:
-        ConfigError: If its supervisions are not one :class:`ONESupervision`.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        found = [part for part in self.supervisions.values() if isinstance(part, ONESupervision)]
-        if len(found) != 1:
-            raise ConfigError(
-                f'ONEClassifier: {len(found)} of its supervisions are ONESupervision; the ensemble needs exactly one.'
-            )
-        self.member = next(name for name, part in self.supervisions.items() if part is found[0])
-
-    def ensemble(self, inputs: Tensor) -> Tensor:
-        """Logits (N, K) of the ensemble for images (N, 3, H, W)."""
-        member = self.supervisions[self.member]
-        last, heard = self._tapped(self.backbone, self._layout(inputs))
-        return member.classify(as_map(heard[member.taps[0]], member.taps[0]), self.head(self._pool(last)))[1]
-
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """As the host's classifier; predictions and tensors are the ensemble's logits."""
-        if mode == 'loss':
-            return super().forward(inputs, data_samples, mode)
-        logits = self.ensemble(inputs)
-        return logits if mode == 'tensor' else self.head._get_predictions(logits, data_samples)

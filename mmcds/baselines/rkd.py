@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, exact, unit_rows
-from mmcds.errors import ConfigError
-from mmcds.trace import Trace
+from mmcds.baselines.base import TeacherSupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact, unit_rows
+from mmcds.core.outputs import StepOutputs
+from mmcds.core.registry import MODELS
 
 #: Squared distances below this count as 0.
 TINY = 1e-12
@@ -73,7 +74,7 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.smooth_l1_loss(angles(student), angles(teacher.detach()))
 
 
-@MODELS.register_module()
+@MODELS.register
 class RKDSupervision(TeacherSupervision):
     r"""Structure of a batch in feature space.
 
@@ -111,9 +112,9 @@ class RKDSupervision(TeacherSupervision):
         self.weights = dict(distance=(distance_weight, distance_loss), angle=(angle_weight, angle_loss))
         self.normalise = normalise
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_distance`` and ``loss_angle``."""
-        student, teacher = self.pooled(trace)
+        student, teacher = self.pooled(outputs)
         if self.normalise:
             student, teacher = unit_rows(student), unit_rows(teacher)
         return {

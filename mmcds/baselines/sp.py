@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap, exact
-from mmcds.taps import Tap, tap_name
-from mmcds.trace import Trace
+from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
+from mmcds.core.numerics import exact
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
 
 
 @exact
@@ -33,7 +33,7 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (gram(student) - gram(teacher.detach())).square().mean()
 
 
-@MODELS.register_module()
+@MODELS.register
 class SPSupervision(TeacherSupervision):
     r"""Similarities within a batch.
 
@@ -64,9 +64,9 @@ class SPSupervision(TeacherSupervision):
         super().__init__(loss_weight, views, taps, teacher_taps)
         at_least_one_tap('SPSupervision', taps)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_similarity`` for every tap of the student."""
         return {
             f'{tap_name(tap)}.loss_similarity': self.loss_weight * similarity_loss(student, teacher)
-            for tap, (student, teacher) in zip(self.taps, self.pairs(trace), strict=True)
+            for tap, (student, teacher) in zip(self.taps, self.pairs(outputs), strict=True)
         }

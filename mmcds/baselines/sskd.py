@@ -1,17 +1,18 @@
 """SSKD, self-supervision and distillation: the student copies how the teacher recognises rotated images."""
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import ViewSupervision, exact, unit_rows
-from mmcds.errors import ConfigError
-from mmcds.supervisions import kl_divergence
-from mmcds.taps import NetworkInfo, Tap
-from mmcds.trace import Trace
+from mmcds.baselines.base import ViewSupervision
+from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import exact, unit_rows
+from mmcds.core.outputs import StepOutputs, Tap
+from mmcds.core.registry import MODELS
+from mmcds.core.taps import NetworkInfo
+from mmcds.methods import kl_divergence
 
-#: Name under which the embeddings stand in a Trace.
+#: Name under which the embeddings stand in a StepOutputs.
 ROTATION = 'rotation'
 
 
@@ -23,7 +24,7 @@ def rotation_similarity(embeddings: Tensor) -> Tensor:
         embeddings: Rows of unit length, the originals first. (V, N, D).
 
     Returns:
-        ((V - 1) * N, N), view-major like the rows of a Trace; row ``v * N + n`` belongs to column n.
+        ((V - 1) * N, N), view-major like the rows of a StepOutputs; row ``v * N + n`` belongs to column n.
     """
     return embeddings[1:].flatten(0, 1) @ embeddings[0].T
 
@@ -85,7 +86,7 @@ def projection(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels))
 
 
-@MODELS.register_module()
+@MODELS.register
 class RotationSupervision(ViewSupervision):
     """Stage 1: a projection of the teacher's pooled feature learns to find the original of a rotated image.
 
@@ -104,24 +105,24 @@ class RotationSupervision(ViewSupervision):
             raise ConfigError(f'RotationSupervision: num_views is {num_views}; it needs the original and a rotation.')
         super().__init__(range(num_views))
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build the projection."""
         self.projection = projection(network.final.channels)
         self.embedding_channels = {ROTATION: network.final.channels}
 
-    def embed(self, trace: Trace) -> dict[Tap, Tensor]:
+    def embed(self, outputs: StepOutputs) -> dict[Tap, Tensor]:
         """Project the pooled feature of every view to rows of unit length (V, N, D)."""
-        rows = unit_rows(self.projection(self.select(trace.pooled, trace)))
+        rows = unit_rows(self.projection(self.select(outputs.pooled, outputs)))
         return {ROTATION: rows.unflatten(0, (len(self.views), -1))}
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_rotation``, and the share of rotated images whose original was found, in percent."""
-        similarity = rotation_similarity(trace.embeddings[self.name][ROTATION])
+        similarity = rotation_similarity(outputs.embeddings[self.name][ROTATION])
         found = (similarity.argmax(1) == own_image(similarity)).float().mean()
         return {'loss_rotation': rotation_loss(similarity), 'accuracy': 100 * found}
 
 
-@MODELS.register_module()
+@MODELS.register
 class SSKDSupervision(RotationSupervision):
     r"""Stage 2: the student distils logits of originals and rotations, and the similarities between them.
 
@@ -143,7 +144,7 @@ class SSKDSupervision(RotationSupervision):
         similarity_ratio: Share kept of the rotated images whose original it does not find.
 
     Raises:
-        ConfigError: If a value is out of range; when bound, if the teacher has other classes.
+        ConfigError: If a value is out of range; when built, if the teacher has other classes.
 
     References:
         https://arxiv.org/abs/2006.07114
@@ -179,7 +180,7 @@ class SSKDSupervision(RotationSupervision):
         self.temperatures = temperature, similarity_temperature
         self.ratios = rotated_ratio, similarity_ratio
 
-    def bind(self, network: NetworkInfo) -> None:
+    def build(self, network: NetworkInfo) -> None:
         """Build the student's projection; the teacher's may have another width."""
         assert network.teacher is not None
         if network.teacher.num_classes != network.num_classes:
@@ -187,19 +188,19 @@ class SSKDSupervision(RotationSupervision):
                 f'SSKDSupervision: the teacher has {network.teacher.num_classes} classes and the student '
                 f'{network.num_classes}. Take a teacher that was trained on the same classes.'
             )
-        super().bind(network)
+        super().build(network)
 
-    def forward(self, trace: Trace) -> dict[str, Tensor]:
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_logit``, ``loss_rotated`` and ``loss_similarity``."""
-        assert trace.teacher is not None
-        student, teacher = (self.select(found.logits, found) for found in (trace, trace.teacher))
-        images = len(trace.labels)
-        labels = trace.labels.repeat(len(self.views) - 1)
+        assert outputs.teacher is not None
+        student, teacher = (self.select(found.logits, found) for found in (outputs, outputs.teacher))
+        images = len(outputs.labels)
+        labels = outputs.labels.repeat(len(self.views) - 1)
         similar = [
             rotation_similarity(embeddings)
             for embeddings in (
-                trace.embeddings[self.name][ROTATION],
-                trace.teacher.embeddings[self.teacher_embeddings_of[0]][ROTATION],
+                outputs.embeddings[self.name][ROTATION],
+                outputs.teacher.embeddings[self.teacher_embeddings_of[0]][ROTATION],
             )
         ]
         labelled = (labels >= 0).nonzero()[:, 0]

@@ -5,9 +5,9 @@ Importing this package is all that a config of MMDetection needs: ``custom_impor
 
 from importlib.util import find_spec
 
+from mmcds.core.errors import ConfigError
 from mmcds.detection.operators import install_operators
-from mmcds.errors import ConfigError
-from mmcds.host import without_noise
+from mmcds.openmmlab.registration import without_noise
 
 if find_spec('mmdet') is None:
     raise ConfigError(

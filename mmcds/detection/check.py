@@ -4,8 +4,8 @@ from mmpretrain.registry import HOOKS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcds.errors import ConfigError
-from mmcds.hooks import CheckDataHook
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.hooks import CheckDataHook
 
 
 @HOOKS.register_module()

@@ -8,7 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 @DATASETS.register_module()

@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 NAME = 'mmcv._ext'
 

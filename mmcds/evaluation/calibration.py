@@ -8,7 +8,7 @@ from mmpretrain.registry import METRICS
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 #: Columns of a table, by key of :func:`calibration`: title, factor, digits.
 COLUMNS = {

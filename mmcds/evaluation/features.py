@@ -6,7 +6,7 @@ import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor
 
-from mmcds.taps import Tap, TappedBackbone
+from mmcds.core.taps import Tap, TappedBackbone
 
 
 @torch.no_grad()

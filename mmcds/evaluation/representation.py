@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 #: Rows that are looked at together, which bounds the memory that is needed beside the features.
 BLOCK = 4096

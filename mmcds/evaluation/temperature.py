@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import check_predictions, log_scores
 
 

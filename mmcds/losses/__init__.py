@@ -3,9 +3,10 @@
 from mmcds.losses.gather import Gathered, gather_embeddings
 from mmcds.losses.metrics import alignment, contrast_metrics, uniformity
 from mmcds.losses.ntxent import NTXentLoss, ntxent_loss
-from mmcds.losses.supcon import SupConLoss, supcon_loss
+from mmcds.losses.supcon import Classes, SupConLoss, number_classes, supcon_loss
 
 __all__ = [
+    'Classes',
     'Gathered',
     'NTXentLoss',
     'SupConLoss',
@@ -13,6 +14,7 @@ __all__ = [
     'contrast_metrics',
     'gather_embeddings',
     'ntxent_loss',
+    'number_classes',
     'supcon_loss',
     'uniformity',
 ]

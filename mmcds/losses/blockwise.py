@@ -58,7 +58,7 @@ class _Tiles:
         block: Side of a tile.
         scale: Factor of the scores.
         safe: Whether exp(score) can be taken without a shift.
-        excluded: Index pairs (anchor, candidate) that do not count. Two tensors (P,).
+        own: Number of every anchor among the candidates; its pair with itself does not count. (A,).
         ids: Identity of every anchor (A,) and candidate (K,): equal means positive. None if not needed.
     """
 
@@ -69,17 +69,18 @@ class _Tiles:
         block: int,
         scale: float,
         safe: bool,
-        excluded: tuple[Tensor, Tensor],
+        own: Tensor,
         ids: tuple[Tensor, Tensor] | None,
     ) -> None:
         self.shape, self.symmetric, self.block = shape, symmetric, block
         self.scale, self.safe = scale, safe
         self.single = max(shape) <= block
         self.ids = None if ids is None else (ids[0][:, None].split(block), ids[1].split(block))
-        self._excluded = {(0, 0): excluded} if self.single else self._sort(*excluded)
+        every = torch.arange(len(own), device=own.device)
+        self._own = {(0, 0): (every, own)} if self.single else self._sort(every, own)
 
     def _sort(self, row: Tensor, column: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """Distribute the excluded pairs to the tiles in which they lie."""
+        """Distribute the pairs of anchors with themselves to the tiles in which they lie."""
         across = -(-self.shape[1] // self.block)
         tile, order = torch.sort(row // self.block * across + column // self.block)
         row, column = row[order] % self.block, column[order] % self.block
@@ -98,11 +99,11 @@ class _Tiles:
         return like.new_empty(min(self.block, self.shape[0]), min(self.block, self.shape[1]))
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
-        """Return exp(score) if that is safe, or else score / log 2; excluded pairs are 0 or -inf."""
+        """Return exp(score) if that is safe, or else score / log 2; the pair of an anchor with itself is 0 or -inf."""
         tile = _cut(buffer, len(x), len(y)).addmm_(x, y.t(), beta=0, alpha=self.scale / _LN2)
         if self.safe:
             tile.exp2_()
-        piece = self._excluded.get((i, j))
+        piece = self._own.get((i, j))
         if piece is not None:
             tile[piece] = self.nothing
         return tile
@@ -272,7 +273,7 @@ def _weigh_scores(
 def blockwise_logsumexp(
     anchors: Tensor,
     candidates: Tensor | None,
-    excluded: tuple[Tensor, Tensor],
+    own: Tensor,
     bound: float,
     scale: float = 1.0,
     ids: tuple[Tensor, Tensor] | None = None,
@@ -283,9 +284,7 @@ def blockwise_logsumexp(
     Args:
         anchors: Rows x, float32 or float64. Shape (A, D).
         candidates: Rows y, same type. Shape (K, D). None if they are the anchors themselves; this costs half.
-        excluded: Index pairs (anchor, candidate) that are left out, no pair twice; every anchor's pair with
-            itself belongs here. Without candidates, each pair must be given in both directions.
-            Two int64 tensors (P,).
+        own: Number of every anchor among the candidates; its pair with itself is left out. (A,), int64.
         bound: No score is larger than this nor smaller than its negative.
         scale: Factor s of the scores.
         ids: Identities of the anchors (A,) and candidates (K,). If given, the log-sum-exp over the candidates of
@@ -301,5 +300,5 @@ def blockwise_logsumexp(
     """
     block = block_size or default_block_size(anchors.device)
     shape = (len(anchors), len(anchors if candidates is None else candidates))
-    tiles = _Tiles(shape, candidates is None, block, scale, bound <= _SAFE_BOUND[anchors.dtype], excluded, ids)
+    tiles = _Tiles(shape, candidates is None, block, scale, bound <= _SAFE_BOUND[anchors.dtype], own, ids)
     return _BlockwiseLogSumExp.apply(anchors, candidates, tiles)

@@ -1,14 +1,24 @@
-"""The gather across ranks: local embeddings become the global set, with gradient."""
+"""The gather across ranks: local embeddings become the global set, with gradient.
+
+Steps of :func:`gather_embeddings`:
+
+1. Every rank sends a header (:class:`_Header`: its V, N, D, type and whether it has labels), and all ranks compare
+   them, so that a misfit is one error on every rank instead of a hang.
+2. Ranks may hold different numbers of images, so rows are padded with zeros to the largest number, sent with one
+   collective, and cut again.
+3. In the backward pass every rank holds a gradient for the rows of all ranks; they are summed over the ranks, and each
+   takes back the part that belongs to its own rows.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -20,16 +30,44 @@ class Gathered:
     Attributes:
         embeddings: Rows of all images. (V, N, D) with N summed over the ranks.
         labels: Their labels, or None. (N,).
-        weights: Their anchor weights, or None. (N,) or (V, N).
         local: Which images are this rank's own.
         num_ranks: R.
     """
 
     embeddings: Tensor
     labels: Tensor | None
-    weights: Tensor | None
     local: slice
     num_ranks: int
+
+
+class _Header(NamedTuple):
+    """What a rank says of its tensors before it sends them; -1 stands for what cannot be said."""
+
+    views: int
+    images: int
+    width: int
+    dtype: int
+    labels: int
+
+    @classmethod
+    def of(cls, embeddings: Tensor, labels: Tensor | None) -> '_Header':
+        views, images, width = embeddings.shape if embeddings.ndim == 3 else (-1, -1, -1)
+        dtype = _DTYPES.index(embeddings.dtype) if embeddings.dtype in _DTYPES else -1
+        return cls(views, images, width, dtype, -1 if labels is None else len(labels))
+
+    def fits(self, other: '_Header') -> bool:
+        """Whether both ranks can be put together."""
+        same = (self.views, self.width, self.dtype) == (other.views, other.width, other.dtype)
+        return same and (self.labels < 0) == (other.labels < 0)
+
+    def is_complete(self) -> bool:
+        """Whether these are embeddings (V, N, D), with one label per image if there are labels."""
+        return min(self[:4]) >= 0 and self.labels in (-1, self.images)
+
+    def __str__(self) -> str:
+        dtype = _DTYPES[self.dtype] if self.dtype >= 0 else 'other'
+        labels = self.labels if self.labels >= 0 else None
+        return f'V={self.views}, N={self.images}, D={self.width}, type={dtype}, labels={labels}'
 
 
 class _AllGather(torch.autograd.Function):
@@ -59,8 +97,22 @@ def _pad(values: Tensor, dim: int, size: int) -> Tensor:
     return torch.cat([values, values.new_zeros(shape)], dim).contiguous()
 
 
-def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None, weights: Tensor | None = None) -> Gathered:
-    r"""Collect embeddings, labels and weights of all ranks.
+def _headers(embeddings: Tensor, labels: Tensor | None) -> list[_Header]:
+    """Exchange the headers of all ranks and compare them."""
+    mine = torch.tensor(_Header.of(embeddings, labels), device=embeddings.device)
+    headers = [_Header(*row) for row in _all_gather(mine).tolist()]
+    if not all(header.is_complete() and header.fits(headers[0]) for header in headers):
+        described = '; '.join(f'rank {rank}: {header}' for rank, header in enumerate(headers))
+        raise ConfigError(
+            'gather_embeddings: every rank must bring embeddings (V, N, D) of the same V, D and '
+            f'floating-point type, and either all or none labels, one per image; got {described}. Correct the '
+            'batches, or set gather=False.'
+        )
+    return headers
+
+
+def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None) -> Gathered:
+    r"""Collect embeddings and labels of all ranks.
 
     Give the result to a loss with ``local`` and ``num_ranks``: each rank then compares its own anchors with the
     images of all ranks, and the mean over ranks of loss and gradient, which DDP takes, is exactly that of one
@@ -76,46 +128,17 @@ def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None, weights:
     Args:
         embeddings: This rank's rows. (V, n, D).
         labels: This rank's labels, -1 = unlabelled. (n,), integer.
-        weights: This rank's anchor weights. (n,) or (V, n).
 
     Returns:
         The global set.
 
     Raises:
-        ConfigError: On every rank, if the ranks differ in V, D or type, if only some have labels or weights, or
-            if labels or weights do not fit the embeddings.
+        ConfigError: On every rank, if the ranks differ in V, D or type, if only some have labels, or if labels do
+            not fit the embeddings.
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return Gathered(embeddings, labels, weights, slice(0, embeddings.shape[1]), 1)
-    views, images, width = embeddings.shape if embeddings.ndim == 3 else (-1, -1, -1)
-    header = torch.tensor(
-        [
-            views,
-            width,
-            _DTYPES.index(embeddings.dtype) if embeddings.dtype in _DTYPES else -1,
-            -1 if labels is None else labels.ndim,
-            -1 if weights is None else weights.ndim,
-            images,
-            -1 if labels is None else len(labels),
-            -1 if weights is None else weights.shape[-1],
-        ],
-        device=embeddings.device,
-    )
-    headers = _all_gather(header).tolist()
-    counts = [row[5] for row in headers]
-    fits = all(row[i] in (-1, row[5]) for row in headers for i in (6, 7))
-    if any(row[:5] != headers[0][:5] for row in headers) or -1 in headers[0][:3] or not fits:
-        described = '; '.join(
-            f'rank {rank}: V={row[0]}, N={row[5]}, D={row[1]}, '
-            f'type={_DTYPES[row[2]] if row[2] >= 0 else "other"}, labels={row[6] if row[3] >= 0 else None}, '
-            f'weights={row[7] if row[4] >= 0 else None}'
-            for rank, row in enumerate(headers)
-        )
-        raise ConfigError(
-            'gather_embeddings: every rank must bring embeddings (V, N, D) of the same V, D and '
-            'floating-point type, and either all or none labels and weights, one per image; got '
-            f'{described}. Correct the batches, or set gather=False.'
-        )
+        return Gathered(embeddings, labels, slice(0, embeddings.shape[1]), 1)
+    counts = [header.images for header in _headers(embeddings, labels)]
     largest, rank = max(counts), dist.get_rank()
 
     def join(stacked: Tensor, dim: int) -> Tensor:
@@ -125,9 +148,6 @@ def gather_embeddings(embeddings: Tensor, labels: Tensor | None = None, weights:
     return Gathered(
         embeddings=join(_AllGather.apply(_pad(embeddings, 1, largest)), 1),
         labels=None if labels is None else join(_all_gather(_pad(labels, 0, largest)), 0),
-        weights=None
-        if weights is None
-        else join(_all_gather(_pad(weights, weights.ndim - 1, largest)), weights.ndim - 1),
         local=slice(start, start + counts[rank]),
         num_ranks=len(counts),
     )

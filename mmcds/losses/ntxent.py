@@ -1,12 +1,14 @@
 """NT-Xent, Equation 4 of the paper: the contrastive loss that knows no labels."""
 
-from mmpretrain.registry import MODELS
+from typing import Any
+
 from torch import Tensor
 
-from mmcds.losses.supcon import SupConLoss, supcon_loss
+from mmcds.core.registry import MODELS
+from mmcds.losses.supcon import Classes, SupConLoss, supcon_loss
 
 
-def ntxent_loss(embeddings: Tensor, temperature: float | Tensor = 0.07, **options) -> Tensor:
+def ntxent_loss(embeddings: Tensor, temperature: float | Tensor = 0.07, **options: Any) -> Tensor:
     r"""Pull the views of an image together and push all other rows apart.
 
     .. math::
@@ -33,10 +35,10 @@ def ntxent_loss(embeddings: Tensor, temperature: float | Tensor = 0.07, **option
     return supcon_loss(embeddings, None, temperature, **options)
 
 
-@MODELS.register_module()
+@MODELS.register
 class NTXentLoss(SupConLoss):
     """Registered form of :func:`ntxent_loss`; arguments as :class:`SupConLoss`."""
 
-    def forward(self, embeddings: Tensor, labels: Tensor | None = None, **options) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor | Classes | None = None, **options: Any) -> Tensor:
         """Return the weighted loss. Labels are accepted and unused, so that both losses fit the same config."""
         return super().forward(embeddings, None, **options)

@@ -1,5 +1,9 @@
 """Networks of the paper that the host lacks, and forms of the host's networks for small images."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', 'mmcds.networks')
+
 from mmcds.networks.cifar import (
     MobileNetV2_CIFAR,
     ResNeXt_CIFAR,

@@ -8,7 +8,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 class PreActBlock(nn.Module):

@@ -10,8 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from mmcds.errors import ConfigError
-from mmcds.host import resources
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.registration import resources
 from mmcds.paper.cells import Cell, Method, Network
 from mmcds.paper.tables import DETECTORS, FINE_GRAINED, METHODS, NETWORKS
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmcds.evaluation.calibration import COLUMNS
+from mmcds.evaluation.sweep import RESULT
 from mmcds.paper.cells import Cell
 from mmcds.paper.compose import why_not
 from mmcds.paper.tables import METHODS, NETWORKS
-from mmcds.sweep import RESULT
 
 #: Label and scale of the horizontal axes over which cells are drawn.
 AXES = {

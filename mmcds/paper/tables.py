@@ -7,7 +7,7 @@ in Tables 1, 2 and 8 is inferred: the sixteen that the paper trains on CIFAR.
 from collections.abc import Mapping
 from typing import Any
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.paper.cells import Cell, Method, Network
 
 NETWORKS = {
@@ -259,7 +259,7 @@ def _figure2() -> list[Cell]:
 
 #: Taps of a given number of heads, the deepest first; the fifth is the stem, whose output is that of ``relu``.
 HEADS: Mapping[int, tuple] = {1: (3,), 2: (2, 3), 3: (1, 2, 3), 4: (0, 1, 2, 3), 5: ('relu', 0, 1, 2, 3)}
-TAPS = 'model.supervisions.cds.neck.taps'
+TAPS = 'model.supervisions.cds.taps'
 
 
 def _figure3() -> list[Cell]:

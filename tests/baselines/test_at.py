@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from rivals import network, trace
+from rivals import network, outputs
 from torch.testing import assert_close
 
 from mmcds.baselines import ATSupervision
 from mmcds.baselines.at import attention, attention_loss
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def one_hot(place):
@@ -57,8 +57,8 @@ def test_an_empty_map_and_large_values_stay_finite():
 
 def test_supervision_adds_the_weighted_loss_of_every_pair():
     supervision = ATSupervision(taps=(0, 2), teacher_taps=(1, 3), loss_weight=10.0)
-    supervision.bind(network())
-    found = trace()
+    supervision.build(network())
+    found = outputs()
     values = supervision(found)
     assert_close(values['stage2.loss_attention'], 10 * attention_loss(found.features[2], found.teacher.features[3]))
     assert set(values) == {'stage0.loss_attention', 'stage2.loss_attention'}

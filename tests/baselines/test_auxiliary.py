@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 from mmcds.baselines import DHMSupervision, DKSSupervision, DSNSupervision
 from mmcds.baselines.auxiliary import AuxiliaryClassifiers, cross_entropy
-from mmcds.errors import ConfigError
-from mmcds.necks import CDSNeck
-from mmcds.taps import NetworkInfo, TapInfo
+from mmcds.core.errors import ConfigError
+from mmcds.core.taps import NetworkInfo, TapInfo
+from mmcds.heads import CDSNeck
 
 
 def model(depth=18, supervision=None, kind='ResNet_CIFAR', **backbone):
@@ -106,8 +106,11 @@ def test_unlabelled_rows_do_not_count():
         (lambda: DKSSupervision(ce_weight=-1), 'loss_weight is 1.0 and ce_weight -1; neither may be negative'),
         (lambda: DHMSupervision(temperature=0), 'DHMSupervision: temperature is 0 and eps 1e-08; both must be'),
         (lambda: DKSSupervision(direction='up'), "direction is 'up'; choose one of dense, top-down"),
-        (lambda: DSNSupervision((0,)).bind(info(num_classes=None)), 'the head does not say num_classes'),
-        (lambda: DKSSupervision((0,)).bind(info()), "trunk='branch' repeats the residual stages of a ResNet, and Net"),
+        (lambda: DSNSupervision((0,)).build(info(num_classes=None)), 'the head does not say num_classes'),
+        (
+            lambda: DKSSupervision((0,)).build(info()),
+            "trunk='branch' repeats the residual stages of a ResNet, and Net",
+        ),
         (lambda: model(18, dict(type='DKSSupervision', taps=(3,))), 'a stage before its last one, 0 to 2, but taps'),
         (
             lambda: model(18, dict(type='DKSSupervision', blocks={1: (1,)})),

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from rivals import network, trace
+from rivals import network, outputs
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mmcds.baselines import CCSupervision
 from mmcds.baselines.cc import adjacent_loss, gaussian_kernel, kernel_loss
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def test_the_kernel_of_two_images_has_the_known_loss():
@@ -55,9 +55,9 @@ def test_one_image_is_at_zero():
 @pytest.mark.parametrize('mode, function', [('kernel', kernel_loss), ('adjacent', adjacent_loss)])
 def test_supervision_compares_embeddings_of_equal_width(mode, function):
     supervision = CCSupervision(mode=mode, loss_weight=3.0, out_channels=8)
-    supervision.bind(network())
+    supervision.build(network())
     supervision.double()
-    found = trace()
+    found = outputs()
     value = supervision(found)['loss_correlation']
     rows = supervision.student_embedding(found.pooled), supervision.teacher_embedding(found.teacher.pooled)
     assert rows[0].shape == rows[1].shape == (5, 8)
@@ -67,8 +67,8 @@ def test_supervision_compares_embeddings_of_equal_width(mode, function):
 def test_the_teachers_embedding_is_trained_on_request_only():
     for train in (False, True):
         supervision = CCSupervision(train_teacher_embedding=train)
-        supervision.bind(network())
-        supervision.double()(trace())['loss_correlation'].backward()
+        supervision.build(network())
+        supervision.double()(outputs())['loss_correlation'].backward()
         assert (supervision.teacher_embedding.weight.grad is not None) == train
         assert supervision.student_embedding.weight.grad.abs().max() > 0
 

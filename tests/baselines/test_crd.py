@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rivals import network, total, trace
+from rivals import network, outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 import mmcds.baselines.crd as module
 from mmcds.baselines import CRDSupervision
 from mmcds.baselines.crd import NegativeSampler, log_mean_exp, memory_loss, nce_loss
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 LABELS = torch.arange(60) % 3
 
@@ -88,7 +88,7 @@ def test_a_positive_of_the_class_is_any_of_its_images():
 def bound(labels=LABELS, **arguments):
     torch.manual_seed(1)
     supervision = CRDSupervision(**{**dict(num_negatives=8, out_channels=6, loss_weight=1.0), **arguments})
-    supervision.bind(network())
+    supervision.build(network())
     supervision.double()
     supervision.prepare(labels)
     supervision.double()
@@ -106,7 +106,7 @@ def test_memories_start_with_rows_of_length_one_on_average():
 def test_only_the_rows_of_the_batch_move_and_stay_of_unit_length(momentum):
     supervision = bound(momentum=momentum)
     before = supervision.student_memory.clone(), supervision.teacher_memory.clone()
-    found = replace(trace(), sample_idx=torch.tensor([3, 9, 14, 58, 0]))
+    found = replace(outputs(), sample_idx=torch.tensor([3, 9, 14, 58, 0]))
     supervision(found)
     others = torch.ones(60, dtype=torch.bool)
     others[found.sample_idx] = False
@@ -123,15 +123,15 @@ def test_only_the_rows_of_the_batch_move_and_stay_of_unit_length(momentum):
 def test_normalisers_are_those_of_the_first_batch():
     supervision = bound()
     assert supervision.log_normalisers.isnan().all()
-    supervision(trace())
+    supervision(outputs())
     first = supervision.log_normalisers.clone()
     assert torch.isfinite(first).all()
-    supervision(trace(seed=1))
+    supervision(outputs(seed=1))
     assert torch.equal(supervision.log_normalisers, first)
 
 
 def test_the_teachers_network_gets_no_gradient_and_both_embeddings_do():
-    supervision, found = bound(), trace()
+    supervision, found = bound(), outputs()
     found = replace(found, teacher=replace(found.teacher, pooled=found.teacher.pooled.detach()))
     total(supervision(found)).backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in supervision.parameters())
@@ -140,7 +140,7 @@ def test_the_teachers_network_gets_no_gradient_and_both_embeddings_do():
 
 def test_an_image_that_occurs_twice_counts_once():
     twice, once = bound(), bound()
-    found = trace()
+    found = outputs()
     repeated = replace(
         found,
         sample_idx=torch.tensor([4, 7, 4, 9, 7]),
@@ -163,18 +163,18 @@ def test_an_image_that_occurs_twice_counts_once():
 
 def test_a_resumed_run_has_the_memories_and_a_test_needs_no_data_set():
     trained = bound()
-    trained(trace())
+    trained(outputs())
     state = copy.deepcopy(trained.state_dict())
     assert state['student_memory'].shape == (60, 6)
     resumed = bound()
     resumed.load_state_dict(state, strict=True)
     assert torch.equal(resumed.teacher_memory, trained.teacher_memory)
     torch.manual_seed(5)
-    expected = total(trained(trace(seed=2)))
+    expected = total(trained(outputs(seed=2)))
     torch.manual_seed(5)
-    assert_close(total(resumed(trace(seed=2))), expected)
+    assert_close(total(resumed(outputs(seed=2))), expected)
     tested = CRDSupervision(num_negatives=8, out_channels=6)
-    tested.bind(network())
+    tested.build(network())
     tested.load_state_dict(state, strict=True)
 
 
@@ -190,8 +190,8 @@ def test_bad_input_is_named():
     with pytest.raises(ConfigError, match='all training images are of one class'):
         bound(torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ConfigError, match='sample_idx 60 lies beyond the memory of 60 images'):
-        bound()(replace(trace(), sample_idx=torch.tensor([0, 1, 2, 3, 60])))
+        bound()(replace(outputs(), sample_idx=torch.tensor([0, 1, 2, 3, 60])))
     unprepared = CRDSupervision(num_negatives=8)
-    unprepared.bind(network())
+    unprepared.build(network())
     with pytest.raises(ConfigError, match='does not know the training set'):
-        unprepared.double()(trace())
+        unprepared.double()(outputs())

@@ -1,28 +1,28 @@
 """DHM: that its released loss is the one of DKS, and what the random choice does."""
 
 import torch
-from conftest import small_trace
+from conftest import small_outputs
 from torch.testing import assert_close
 
 from mmcds.baselines import DHMSupervision, DKSSupervision
 from mmcds.baselines.dhm import draw_without_gradient
-from mmcds.taps import NetworkInfo, TapInfo
+from mmcds.core.taps import NetworkInfo, TapInfo
 
 
 def bound(kind, **arguments):
     torch.manual_seed(0)
     supervision = kind(taps=(0, 1), trunk='pool', **arguments)
     taps = {0: TapInfo(4, 1), 1: TapInfo(6, 2)}
-    supervision.bind(NetworkInfo('Net', taps, taps[1], 3))
+    supervision.build(NetworkInfo('Net', taps, taps[1], 3))
     return supervision
 
 
 def losses_and_gradients(supervision):
     torch.manual_seed(1)
-    trace = small_trace({0: 4, 1: 6}, requires_grad=True)
-    values = supervision(trace)
+    outputs = small_outputs({0: 4, 1: 6}, requires_grad=True)
+    values = supervision(outputs)
     sum(value for key, value in values.items() if 'loss' in key).backward()
-    return values, [trace.logits.grad, *(parameter.grad for parameter in supervision.parameters())]
+    return values, [outputs.logits.grad, *(parameter.grad for parameter in supervision.parameters())]
 
 
 def test_with_the_same_heads_it_equals_dks():

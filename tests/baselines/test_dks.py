@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from conftest import small_trace
+from conftest import small_outputs
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mmcds.baselines import DKSSupervision
 from mmcds.baselines.dks import ordered_pairs, smoothed_kl, synergy_loss
-from mmcds.taps import NetworkInfo, TapInfo
+from mmcds.core.taps import NetworkInfo, TapInfo
 
 
 def pair():
@@ -73,18 +73,18 @@ def test_certain_and_opposite_classifiers_stay_finite():
 def bound(**arguments):
     supervision = DKSSupervision(taps=(0, 1), trunk='pool', **arguments)
     taps = {0: TapInfo(4, 1), 1: TapInfo(6, 2)}
-    supervision.bind(NetworkInfo('Net', taps, taps[1], 3))
+    supervision.build(NetworkInfo('Net', taps, taps[1], 3))
     return supervision
 
 
 @pytest.mark.parametrize('direction', ['dense', 'top-down'])
 def test_supervision_adds_cross_entropy_and_synergy_with_the_networks_own_classifier(direction):
     supervision = bound(loss_weight=0.5, ce_weight=2.0, direction=direction)
-    trace = small_trace({0: 4, 1: 6}, requires_grad=True)
-    values = supervision(trace)
-    logits = supervision.classifiers([trace.features[0], trace.features[1]])
-    assert_close(values['stage0.loss_ce'], 2 * F.cross_entropy(logits[0], trace.labels))
-    assert_close(values['loss_synergy'], 0.5 * synergy_loss([*logits, trace.logits], direction))
+    outputs = small_outputs({0: 4, 1: 6}, requires_grad=True)
+    values = supervision(outputs)
+    logits = supervision.classifiers([outputs.features[0], outputs.features[1]])
+    assert_close(values['stage0.loss_ce'], 2 * F.cross_entropy(logits[0], outputs.labels))
+    assert_close(values['loss_synergy'], 0.5 * synergy_loss([*logits, outputs.logits], direction))
     values['loss_synergy'].backward()
-    assert (trace.logits.grad is not None) == (direction == 'dense')
+    assert (outputs.logits.grad is not None) == (direction == 'dense')
     assert all(parameter.grad is not None for parameter in supervision.parameters())

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from rivals import STUDENT, TEACHER, network, trace
+from rivals import STUDENT, TEACHER, network, outputs
 from torch.testing import assert_close
 
 from mmcds.baselines import FitNetSupervision
 from mmcds.baselines.fitnet import Regressor, hint_loss
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 @pytest.mark.parametrize('shape', [(1, 1, 1, 1), (3, 5, 4, 4)])
@@ -41,7 +41,7 @@ def test_any_other_ratio_is_brought_to_the_teachers_size(height, width, size):
 
 def test_sizes_are_measured_when_the_model_is_built():
     supervision = FitNetSupervision(taps=(0, 1), teacher_taps=(1, 0))
-    supervision.bind(network())
+    supervision.build(network())
     kinds = {name: type(regressor.conv).__name__ for name, regressor in supervision.regressors.items()}
     assert kinds == {'stage0': 'Conv2d', 'stage1': 'ConvTranspose2d'}
     assert supervision.regressors['stage0'].conv.stride == (2, 2)
@@ -50,9 +50,9 @@ def test_sizes_are_measured_when_the_model_is_built():
 
 def test_supervision_is_the_weighted_hint_of_the_regressed_map():
     supervision = FitNetSupervision(taps=(2,), loss_weight=7.0).double()
-    supervision.bind(network())
+    supervision.build(network())
     supervision.double().eval()
-    found = trace()
+    found = outputs()
     value = supervision(found)['stage2.loss_hint']
     regressed = supervision.regressors['stage2'](found.features[2], torch.Size((STUDENT[2][1],) * 2))
     assert_close(value, 7 * (regressed - found.teacher.features[2]).square().mean())

@@ -4,19 +4,19 @@ import math
 
 import pytest
 import torch
-from rivals import network, trace
+from rivals import network, outputs
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mmcds.baselines import KDSupervision
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def loss(student, teacher, **arguments):
     from dataclasses import replace
 
     supervision = KDSupervision(loss_weight=1.0, **arguments)
-    found = trace(images=len(student))
+    found = outputs(images=len(student))
     found = replace(found, logits=student, teacher=replace(found.teacher, logits=teacher))
     return supervision(found)['loss_logit']
 
@@ -53,4 +53,4 @@ def test_other_classes_are_refused_when_the_model_is_built():
 
     facts = network()
     with pytest.raises(ConfigError, match='4 classes and the student 3'):
-        KDSupervision().bind(replace(facts, teacher=replace(facts.teacher, num_classes=4)))
+        KDSupervision().build(replace(facts, teacher=replace(facts.teacher, num_classes=4)))

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from mmcds.baselines import ONESupervision
 from mmcds.baselines.one import ensemble_loss, modules_after, ramp_up
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def test_equal_branches_differ_from_their_ensemble_by_the_smoothing_alone():
@@ -111,8 +111,8 @@ def test_losses_reach_every_parameter_and_only_the_ensembles_reaches_the_gate():
 
 def test_the_divergence_follows_the_progress_of_the_run():
     model = build()
-    member, trace = model.supervisions['one'], model.trace(torch.randn(6, 3, 16, 16), samples(6))
-    early, late = (member(replace(trace, progress=progress)) for progress in (0.0, 1.0))
+    member, outputs = model.supervisions['one'], model.outputs(torch.randn(6, 3, 16, 16), samples(6))
+    early, late = (member(replace(outputs, progress=progress)) for progress in (0.0, 1.0))
     assert_close(early['loss_one'], math.exp(-5) * late['loss_one'])
     assert_close(early['ensemble.loss_ce'], late['ensemble.loss_ce'])
 
@@ -161,15 +161,15 @@ def test_the_plain_classifier_is_branch_one_and_the_ensemble_loads_the_same_chec
     together.load_state_dict(model.state_dict(), strict=True)
     together.eval()
     images = torch.randn(4, 3, 16, 16)
-    trace = model.trace(images, samples(4))
-    _, expected = model.supervisions['one'].classify(trace.features[2], trace.logits)
+    outputs = model.outputs(images, samples(4))
+    _, expected = model.supervisions['one'].classify(outputs.features[2], outputs.logits)
     assert_close(together(images), expected)
     predicted = together(images, samples(4), mode='predict')
     assert_close(torch.stack([sample.pred_score for sample in predicted]), expected.softmax(1))
     assert_close(
-        torch.stack([s.pred_score for s in model(images, samples(4), mode='predict')]), trace.logits.softmax(1)
+        torch.stack([s.pred_score for s in model(images, samples(4), mode='predict')]), outputs.logits.softmax(1)
     )
-    assert not torch.allclose(expected, trace.logits)
+    assert not torch.allclose(expected, outputs.logits)
 
 
 def test_bad_input_is_named():

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rivals import network, trace
+from rivals import network, outputs
 
 from mmcds.baselines import CCSupervision, CRDSupervision, RKDSupervision, SPSupervision
 
@@ -24,7 +24,7 @@ RELATIONAL = {'rkd': RKDSupervision, 'sp': SPSupervision, 'cc': CCSupervision}
 
 
 def whole():
-    return replace(trace(images=6), sample_idx=INDICES)
+    return replace(outputs(images=6), sample_idx=INDICES)
 
 
 def part_of(found, rows):
@@ -44,7 +44,7 @@ def part_of(found, rows):
 def build(kind, **arguments):
     torch.manual_seed(0)
     supervision = kind(**arguments)
-    supervision.bind(network())
+    supervision.build(network())
     return supervision.double()
 
 

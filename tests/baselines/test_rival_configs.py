@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from mmcds.classifiers.teacher import read_model_config
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.teacher import read_model_config
 from mmcds.paper import Cell, compose
 from mmcds.paper.tables import METHODS, RIVALS, TAUGHT
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from rivals import network, trace
+from rivals import network, outputs
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mmcds.baselines import RKDSupervision
 from mmcds.baselines.rkd import angle_loss, angles, distance_loss, distances
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 LINE = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
 TRIANGLE = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)
@@ -69,9 +69,9 @@ def test_angles_far_from_the_origin_keep_their_digits():
 
 
 def test_supervision_weighs_both_and_leaves_out_what_has_no_weight():
-    found = trace()
+    found = outputs()
     supervision = RKDSupervision(distance_weight=2.0, angle_weight=3.0)
-    supervision.bind(network())
+    supervision.build(network())
     values = supervision(found)
     assert_close(values['loss_distance'], 2 * distance_loss(found.pooled, found.teacher.pooled))
     assert_close(values['loss_angle'], 3 * angle_loss(found.pooled, found.teacher.pooled))

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from rivals import network, trace
+from rivals import network, outputs
 from torch.testing import assert_close
 
 from mmcds.baselines import SPSupervision
 from mmcds.baselines.sp import similarity_loss
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def test_two_images_have_the_known_loss():
@@ -42,8 +42,8 @@ def test_one_image_is_at_zero_and_large_or_empty_features_stay_finite():
 
 def test_supervision_is_the_weighted_sum_over_taps():
     supervision = SPSupervision(taps=(2, 3), loss_weight=5.0)
-    supervision.bind(network())
-    found = trace()
+    supervision.build(network())
+    found = outputs()
     values = supervision(found)
     assert_close(values['stage3.loss_similarity'], 5 * similarity_loss(found.features[3], found.teacher.features[3]))
     assert len(values) == 2

@@ -9,14 +9,14 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from rivals import CLASSES, TEACHER, network, total, trace
+from rivals import CLASSES, TEACHER, network, outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mmcds.baselines import RotationSupervision, SSKDSupervision
 from mmcds.baselines.sskd import rotation_loss, rotation_similarity, select_rows, selected_divergence
-from mmcds.errors import ConfigError
-from mmcds.transforms import RightAngleRotation
+from mmcds.core.errors import ConfigError
+from mmcds.views.rotation import RightAngleRotation
 
 
 def test_similarities_are_cosines_in_the_order_of_the_views():
@@ -57,11 +57,11 @@ def test_the_divergence_is_the_mean_over_the_chosen_rows_and_0_over_none():
 def stages(views=4, images=5):
     """Stage 2 with the embeddings of both networks, as the classifier would fill them in."""
     teacher, student = RotationSupervision(views), SSKDSupervision(num_views=views)
-    teacher.bind(network(TEACHER, None))
-    student.bind(network())
+    teacher.build(network(TEACHER, None))
+    student.build(network())
     teacher.double(), student.double()
     teacher.name = student.name = 'sskd'
-    found = trace(views=views, images=images)
+    found = outputs(views=views, images=images)
 
     def fill(found):
         other = replace(found.teacher, embeddings={'sskd': teacher.embed(found.teacher)})
@@ -168,7 +168,7 @@ def test_bad_input_is_named():
         SSKDSupervision(similarity_ratio=2)
     facts = network()
     with pytest.raises(ConfigError, match='the teacher has 4 classes and the student 3'):
-        SSKDSupervision().bind(replace(facts, teacher=replace(facts.teacher, num_classes=4)))
+        SSKDSupervision().build(replace(facts, teacher=replace(facts.teacher, num_classes=4)))
 
 
 def test_quarter_turns_move_every_pixel_to_its_place():

@@ -8,7 +8,7 @@ import torch
 from detection_runs import write_classifier
 
 import mmcds.detection  # noqa: F401  (mmcv.ops cannot be imported without it)
-from mmcds.export import export_backbone
+from mmcds.openmmlab.export import export_backbone
 
 
 @pytest.fixture(scope='session')

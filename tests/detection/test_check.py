@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 import mmcds.detection
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def build(**changes):

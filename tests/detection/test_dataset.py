@@ -5,7 +5,7 @@ import json
 import pytest
 from detection_runs import replica_dataset
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from detection_runs import short, train
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAVES = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs/detection').glob('*_coco.py'))

@@ -23,8 +23,8 @@ from mmcv.ops.deform_conv import DeformConv2dFunction
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from mmcds.core.errors import ConfigError
 from mmcds.detection import operators
-from mmcds.errors import ConfigError
 
 MODULES = [
     sys.modules[f'mmcv.ops.{name}']

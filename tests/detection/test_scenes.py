@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 import mmcds.detection  # noqa: F401  (operators, before MMDetection is imported)
-from mmcds.datasets.fashion_scenes import CLASSES, SceneRecipe, write_scenes
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
+from mmcds.data.fashion_scenes import CLASSES, SceneRecipe, write_scenes
 
 DETECTORS = ('faster-rcnn', 'retinanet')
 STARTS = ('random', 'plain', 'cds')
@@ -240,10 +240,10 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
 def test_a_detector_that_finds_nothing_has_no_place_in_a_comparison(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from mmcds.sweep import Run, execute
+    from mmcds.evaluation.sweep import Run, execute
 
     (tmp_path / 'now' / 'vis_data').mkdir(parents=True)
     (tmp_path / 'now' / 'vis_data' / 'scalars.json').write_text('{"loss": 1.0, "step": 1}\n')
-    monkeypatch.setattr('mmcds.sweep.subprocess.run', lambda *args, **kwargs: SimpleNamespace(returncode=0))
+    monkeypatch.setattr('mmcds.evaluation.sweep.subprocess.run', lambda *args, **kwargs: SimpleNamespace(returncode=0))
     with pytest.raises(ConfigError, match=r'retinanet, seed 0: no validation gave a metric .*console\.log'):
         execute([Run(label='retinanet', config='x.py', seed=0, work_dir=tmp_path)])

@@ -13,7 +13,7 @@ from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 from torch.testing import assert_close
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.evaluation import CalibrationError
 from mmcds.evaluation.calibration import (
     adaptive_calibration_error,

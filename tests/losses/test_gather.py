@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.losses import NTXentLoss, SupConLoss, gather_embeddings
 
 VIEWS, WIDTH = 2, 6

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.losses import NTXentLoss, SupConLoss, ntxent_loss, supcon_loss
 
 

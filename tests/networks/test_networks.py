@@ -11,8 +11,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmcds.errors import ConfigError
-from mmcds.export import export_backbone
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.export import export_backbone
 from mmcds.paper import NETWORKS
 from mmcds.paper.compose import adapt, read
 

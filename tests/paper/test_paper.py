@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import ONE_STEP, build_on_meta
 
-from mmcds.errors import ConfigError
-from mmcds.necks import SepConv
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.sweep import RESULT, Run, execute
+from mmcds.heads import SepConv
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, spread
 from mmcds.paper.tables import DEEP, FINE_GRAINED, RIVALS, UNKNOWN
-from mmcds.sweep import RESULT, Run, execute
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_VIEW = (*DEEP[:4], 'semi_plain', 'plain_autoaug', 'supcon', 'byol', 'byol_dsn')
@@ -179,7 +179,7 @@ def test_the_number_of_heads_is_that_of_the_teacher_too(scale):
         count = int(each.setting[0])
         assert dict(each.swept) == {'heads': count}
         assert bool(each.teacher) == (each.method == 'cds_distill')
-        assert len(compose(each).model.supervisions.cds.neck.taps) == count
+        assert len(compose(each).model.supervisions.cds.taps) == count
         if each.network == 'resnet50':
             continue
         model = built(each)
@@ -317,7 +317,7 @@ def test_calibration_gets_columns_where_it_was_measured(tmp_path):
 
 
 def test_a_training_of_figure_5_leaves_calibration_where_it_is_collected(tool, tmp_path):
-    from mmcds.curves import read_scalars
+    from mmcds.evaluation.curves import read_scalars
 
     compose(cell('figure5/mini_fashion/plain', 'mini')).dump(tmp_path / 'cell.py')
     short = [*ONE_STEP, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=64']

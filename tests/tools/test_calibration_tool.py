@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import calibration
 from mmcds.evaluation.temperature import fit_temperature, scale
 

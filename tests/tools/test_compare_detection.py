@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
 
 
 def write_run(folder, seed, aps, config='faster', kind='bbox', small=0.1):

@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mmcds.datasets import EmbeddedFashionMNIST
-from mmcds.errors import ConfigError
+from mmcds.core.errors import ConfigError
+from mmcds.data import EmbeddedFashionMNIST
 from mmcds.evaluation import fit_linear_probe, knn_accuracy, linear_cka
 from mmcds.losses import alignment, uniformity
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcds.errors import ConfigError
-from mmcds.launch import run_tool
+from mmcds.cli.launch import run_tool
+from mmcds.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
@@ -41,17 +41,17 @@ def one_line(capsys, main) -> str:
 
 def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_path):
     seen = []
-    from mmcds.classifiers import CDSClassifier
+    from mmcds.openmmlab import CDSClassifier
 
-    trace = CDSClassifier.trace
+    outputs = CDSClassifier.outputs
 
     def listen(self, *args):
-        found = trace(self, *args)
+        found = outputs(self, *args)
         seen.append((found.logits.dtype, self.backbone.conv1.weight.dtype))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CDSClassifier, 'trace', listen)
+        patch.setattr(CDSClassifier, 'outputs', listen)
         half = train(tool, tmp_path / 'half', '--amp')
     assert set(seen) == {(torch.bfloat16, torch.float32)}
     full = train(tool, tmp_path / 'full')
@@ -60,7 +60,7 @@ def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_pa
 
 
 def test_fp16_scales_its_loss_and_needs_a_gpu(tool, tmp_path, monkeypatch):
-    from mmcds.launch import load_config
+    from mmcds.cli.launch import load_config
 
     module = tool('train')
     args = module.parse_args([CONFIG, '--work-dir', str(tmp_path), '--amp-dtype', 'fp16'])
@@ -99,7 +99,7 @@ def test_an_option_of_the_step_changes_no_loss_beyond_rounding(tool, tmp_path, a
 
 
 def test_compile_adds_its_hook_and_options_of_our_classifier_are_refused_for_others(tool):
-    from mmcds.launch import load_config, merge_step_arguments
+    from mmcds.cli.launch import load_config, merge_step_arguments
 
     args = tool('train').parse_args([CONFIG, '--compile'])
     config = load_config(args)
@@ -136,7 +136,7 @@ def test_the_profile_accounts_for_the_whole_step(tool, tmp_path):
 
 
 def test_the_profile_computes_colours_where_training_does(tool, monkeypatch):
-    from mmcds.preprocessor import CDSDataPreprocessor
+    from mmcds.views.preprocessor import CDSDataPreprocessor
 
     seen, color = [], CDSDataPreprocessor._color
     monkeypatch.setattr(CDSDataPreprocessor, '_color', lambda self, *args: seen.append(self) or color(self, *args))
@@ -253,7 +253,7 @@ def test_an_empty_data_folder_gets_one_line(tool, tmp_path, capsys):
 
 
 def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
-    from mmcds.datasets import embedded
+    from mmcds.data import embedded
 
     source = Path(embedded.__file__).parent / 'fashion_mnist'
     for path in source.glob('*ubyte'):
@@ -291,7 +291,7 @@ def test_a_missing_download_gets_one_line(capsys):
 
 
 def test_split_and_test_mode_that_disagree_are_refused():
-    from mmcds.datasets import EmbeddedFashionMNIST
+    from mmcds.data import EmbeddedFashionMNIST
 
     assert len(EmbeddedFashionMNIST(split='test')) == 2000
     with pytest.raises(ConfigError, match="split is 'train', but test_mode says the opposite"):
@@ -378,7 +378,7 @@ def test_scripts_start_what_they_say(tmp_path, environment, script, arguments, v
 def test_memory_that_a_step_frees_is_used_again_unless_the_environment_configures_it(environment, kept):
     script = """
 import resource, torch
-from mmcds.launch import keep_freed_memory
+from mmcds.cli.launch import keep_freed_memory
 done = keep_freed_memory()
 for step in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,6 +3,6 @@
 _base_ = 'mmpretrain::_base_/models/resnet18_cifar.py'
 model = dict(
     type='CDSClassifier',
-    channels_last=True,
+    channels_last='auto',
     backbone=dict(base_channels=16, stem_channels=16, zero_init_residual=False),
     head=dict(in_channels=128))

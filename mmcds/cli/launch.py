@@ -1,0 +1,250 @@
+"""What the command-line tools share: load a config, merge options, check paths, report errors in one line."""
+
+import ctypes
+import os
+import platform
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.distributed
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.hub import get_config
+from rich.console import Console
+from rich.table import Table
+
+from mmcds.core.errors import ConfigError
+
+OPTIONS_HELP = (
+    'override settings of the config, e.g. train_cfg.max_epochs=10 '
+    'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
+)
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the options that training and testing share."""
+    parser.add_argument('config', help='config file, or mmcds::cds/resnet50_in1k.py')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
+    parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how several processes were started (default: none)',
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help='set by the launcher')
+
+
+def add_step_arguments(parser: ArgumentParser) -> None:
+    """Add the options that change how a training step is computed, and not what comes out of it."""
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--amp-dtype', choices=('bf16', 'fp16'), help='its type (default: bf16); implies --amp')
+    parser.add_argument(
+        '--memory-format',
+        choices=('channels_last', 'contiguous'),
+        help='layout of images and weights (default: what the config says, otherwise channels_last)',
+    )
+    parser.add_argument('--compile', action='store_true', help='run backbone and heads through torch.compile')
+    parser.add_argument('--no-fused', action='store_true', help='update weights tensor by tensor, not in one kernel')
+    parser.add_argument(
+        '--recompute', action='store_true', help='keep less for the backward pass: a third more time, less memory'
+    )
+
+
+#: Optimisers of PyTorch that have a fused kernel on CPU and GPU.
+FUSED = ('SGD', 'Adam', 'AdamW', 'Adagrad')
+
+
+def merge_step_arguments(config: Config, args: Namespace) -> None:
+    """Write the options of :func:`add_step_arguments` into the config.
+
+    Raises:
+        ConfigError: If an option does not fit the model or the machine.
+    """
+    if args.amp or args.amp_dtype:
+        if args.amp_dtype != 'fp16':
+            config.optim_wrapper.type = 'mmpretrain.BF16OptimWrapper'
+        elif torch.cuda.is_available():
+            config.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+        else:
+            raise ConfigError(
+                '--amp-dtype fp16 needs a GPU, and none is visible. Use --amp-dtype bf16, which needs none.'
+            )
+    optimiser = config.optim_wrapper.get('optimizer') or {}
+    if args.no_fused:
+        optimiser.pop('fused', None)
+    elif optimiser.get('type') in FUSED and 'foreach' not in optimiser:
+        optimiser.setdefault('fused', True)
+    ours = str(config.model.get('type')).rpartition('.')[2] == 'CDSClassifier'
+    for value, option in ((args.memory_format, '--memory-format'), (args.recompute, '--recompute')):
+        if value and not ours:
+            raise ConfigError(
+                f'{option} is an option of CDSClassifier, but the model is {config.model.get("type")}. Leave it out.'
+            )
+    if ours and (args.memory_format or 'channels_last' not in config.model):
+        config.model.channels_last = {'channels_last': True, 'contiguous': False, None: 'auto'}[args.memory_format]
+    if args.recompute:
+        config.model.recompute_stages = True
+    if args.compile:
+        config.custom_hooks = [*config.get('custom_hooks', ()), dict(type='mmpretrain.CompileHook')]
+
+
+#: Parameters of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, with the largest values that it takes.
+MALLOC_OPTIONS = {-1: 2**31 - 1, -3: 2**25}
+
+
+def keep_freed_memory() -> bool:
+    """Let this process use freed memory again instead of handing it back to the system, when it trains on a CPU.
+
+    A step frees and takes hundreds of megabytes, and every page that comes from the system is cleared first, which can
+    be a tenth of a step. Nothing is changed where a GPU does the work, where the C library is not glibc, and where
+    the environment configures its allocator (``MALLOC_...``, ``GLIBC_TUNABLES``).
+
+    Returns:
+        Whether it was set.
+    """
+    configured = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
+    if configured or torch.cuda.is_available() or platform.libc_ver()[0] != 'glibc':
+        return False
+    libc = ctypes.CDLL(None)
+    return all(libc.mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
+
+
+def load_config(args: Namespace) -> Config:
+    """Read the config of the common arguments and merge them into it.
+
+    Raises:
+        ConfigError: If the config file does not exist, or inherits from a library that is not installed.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.data_root is not None:
+        os.environ['MMCDS_DATA_ROOT'] = args.data_root
+    if '::' not in args.config and not Path(args.config).is_file():
+        raise ConfigError(f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
+    try:
+        config = get_config(args.config) if '::' in args.config else Config.fromfile(args.config)
+    except ModuleNotFoundError as error:
+        if 'mmdet is not installed' not in str(error):
+            raise
+        raise ConfigError(
+            f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or '
+            "the extra: pip install 'mmcds[det]'."
+        ) from error
+    config.launcher = args.launcher
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        path = Path(args.config.split('::')[-1])
+        config.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        use_cpu_processes(config)
+    return config
+
+
+def use_cpu_processes(config: Config) -> None:
+    """Let several processes of a machine without GPU work together through gloo; the host expects GPUs."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+
+
+def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
+    """Fail before anything is built if a data folder is missing or empty (and the host cannot download it).
+
+    Raises:
+        ConfigError: Naming the folder and how to say where the data is.
+    """
+    for loader in loaders:
+        dataset = (config.get(loader) or {}).get('dataset', {})
+        while isinstance(dataset.get('dataset'), dict):  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        root = dataset.get('data_root')
+        if not root or '://' in root or dataset.get('download'):
+            continue
+        state = 'does not exist' if not Path(root).is_dir() else '' if any(Path(root).iterdir()) else 'is empty'
+        if state:
+            raise ConfigError(
+                f'{loader}: the data folder {root} of {dataset.get("type")} {state}. Put the data there, or say '
+                'where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER, the folder that holds '
+                f'{Path(root).name}/.'
+            )
+
+
+def set_loader_defaults(config: Config) -> None:
+    """Give every loader the defaults that users of the host expect, as far as its config is silent.
+
+    Raises:
+        ConfigError: If a loader wants persistent workers without any worker.
+    """
+    defaults: dict = {'pin_memory': torch.cuda.is_available(), 'persistent_workers': False}
+    if config.get('default_scope', 'mmpretrain') == 'mmpretrain':
+        defaults['collate_fn'] = dict(type='default_collate')  # images of one size; a detector's are collated later
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if config.get(name) is None:
+            continue
+        config[name] = ConfigDict({**defaults, **config[name]})
+        if config[name].persistent_workers and not config[name].get('num_workers', 0):
+            raise ConfigError(
+                f'{name}: persistent_workers=True needs num_workers >= 1, got '
+                f'{config[name].get("num_workers", 0)}. Change one of them.'
+            )
+
+
+def prepare_testing(config: Config, checkpoint: str) -> None:
+    """Make a config evaluate a checkpoint on its test set, and nothing else.
+
+    Raises:
+        ConfigError: If the checkpoint does not exist, or the data folder is missing or empty.
+    """
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f'checkpoint {checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    config.load_from, config.resume = checkpoint, False
+    config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    set_loader_defaults(config)
+    check_data_root(config, ('test_dataloader',))
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that is as wide as it needs to be when nobody looks."""
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def unloadable_dataset(error: BaseException) -> BaseDataset | None:
+    """Return the data set whose own loading raised ``error``, or None if it was raised elsewhere."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get('self')
+        if isinstance(owner, BaseDataset) and trace.tb_frame.f_code.co_name in ('__init__', 'full_init'):
+            found = owner
+        trace = trace.tb_next
+    return found
+
+
+def run_tool(main: Callable[[], object]) -> None:
+    """Run a tool; print an error that the user can mend as one line."""
+    where = 'Put the data there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
+    try:
+        main()
+    except ConfigError as error:
+        sys.exit(f'mmcds: error: {error}')
+    except URLError as error:
+        sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). {where}')
+    except Exception as error:  # readers of data sets have errors of their own
+        dataset = unloadable_dataset(error)
+        if dataset is None:
+            raise
+        sys.exit(
+            f'mmcds: error: {type(dataset).__name__} cannot be loaded from '
+            f'{getattr(dataset, "data_root", None) or "its folder"}: {str(error).rstrip(".")}. {where}'
+        )

@@ -1,0 +1,29 @@
+"""The method, in file order: outputs of a step, taps, supervisions, the training step, its teacher. PyTorch only."""
+
+from mmcds.core.errors import ConfigError, DivergedError
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.plain import ContrastiveDeepSupervision
+from mmcds.core.registry import MODELS, Registry
+from mmcds.core.step import Losses, Supervisions, TrainingStep, is_loss
+from mmcds.core.supervision import Supervision
+from mmcds.core.taps import NetworkInfo, TapInfo
+from mmcds.core.teacher import Teacher
+
+__all__ = [
+    'MODELS',
+    'ConfigError',
+    'ContrastiveDeepSupervision',
+    'DivergedError',
+    'Losses',
+    'NetworkInfo',
+    'Registry',
+    'StepOutputs',
+    'Supervision',
+    'Supervisions',
+    'Tap',
+    'TapInfo',
+    'Teacher',
+    'TrainingStep',
+    'is_loss',
+    'tap_name',
+]

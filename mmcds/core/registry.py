@@ -1,0 +1,89 @@
+"""Classes by name, so that a config ``dict(type='SupConLoss', temperature=0.1)`` can say what to build."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from mmcds.core.errors import ConfigError
+
+Class = TypeVar('Class', bound=type)
+
+
+class Registry:
+    """A table of classes by name.
+
+    Args:
+        name: What the classes are, for messages.
+
+    Attributes:
+        fallback: Builds what this table does not hold; the adapter of a library puts its own builder here, so that
+            our configs may name its classes too.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fallback: Callable[[dict[str, Any]], Any] | None = None
+        self._classes: dict[str, type] = {}
+        self._mirrors: list[Callable[[type], None]] = []
+
+    def register(self, cls: Class) -> Class:
+        """Register a class under its own name; use it as a decorator.
+
+        Raises:
+            ConfigError: If another class has this name.
+        """
+        name = cls.__name__
+        if self._classes.get(name, cls) is not cls:
+            raise ConfigError(
+                f'{self.name}: {name} is registered already, by {self._classes[name].__module__}. Choose another name.'
+            )
+        self._classes[name] = cls
+        for mirror in self._mirrors:
+            mirror(cls)
+        return cls
+
+    def mirror(self, callback: Callable[[type], None]) -> None:
+        """Call ``callback`` with every class of the table, those that are registered later included."""
+        self._mirrors.append(callback)
+        for cls in self:
+            callback(cls)
+
+    def build(self, config: Any) -> Any:
+        """Build what a config describes; an object that is no mapping is returned as it is.
+
+        Args:
+            config: ``dict(type=NAME or class, **arguments)``. A prefix such as ``mmcds.`` before the name is allowed.
+
+        Raises:
+            ConfigError: If there is no ``type``, or no class of that name.
+        """
+        if not isinstance(config, Mapping):
+            return config
+        arguments = {key: value for key, value in config.items() if key != '_scope_'}
+        kind = arguments.pop('type', None)
+        if kind is None:
+            raise ConfigError(f'{self.name}: {dict(config)} names no class. Add type=..., such as type=SupConLoss.')
+        if not isinstance(kind, str):
+            return kind(**arguments)
+        cls = self._classes.get(kind.rsplit('.', 1)[-1])
+        if cls is not None:
+            return cls(**arguments)
+        if self.fallback is not None:
+            return self.fallback(dict(config))
+        near = difflib.get_close_matches(kind, self._classes, n=3, cutoff=0.4) or sorted(self._classes)[:3]
+        raise ConfigError(
+            f'{self.name}: there is no {kind!r}; similar names: {", ".join(near)}. Correct the name, or import the '
+            'file that registers it.'
+        )
+
+    def __iter__(self) -> Iterator[type]:
+        return iter(tuple(self._classes.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+
+#: Losses, projection heads and supervisions.
+MODELS = Registry('models')

@@ -1,0 +1,233 @@
+"""Taps: the places of a network where supervisions listen (Section 5.4 of the paper varies them).
+
+A tap is a stage number (``out_indices`` of an OpenMMLab backbone) or the name of any module. Widths and strides are
+measured by one forward pass without data, never typed by hand.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcds.core.errors import ConfigError
+from mmcds.core.outputs import Tap, tap_name
+
+__all__ = ['NetworkInfo', 'Tap', 'TapInfo', 'TappedBackbone', 'as_map', 'listen', 'measure_map', 'tap_name']
+
+
+@dataclass(frozen=True)
+class TapInfo:
+    """Channels of a feature map, and by how much it is smaller than the image (side over side)."""
+
+    channels: int
+    stride: float
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What a supervision may know about the network when it creates its parameters.
+
+    Attributes:
+        name: Class name of the network, for messages.
+        taps: Measured facts of each tap.
+        final: The last feature map, which feeds the classifier.
+        num_classes: K, or None if the classifier does not say it.
+        embeddings: Width D of what supervisions embed, by the name of the supervision and the tap. Filled for
+            supervisions that name the others whose embeddings they read.
+        teacher: The same facts of the teacher, or None.
+        backbone: The network itself, for methods that build more of its own blocks. It is to be looked at in
+            :meth:`mmcds.core.Supervision.build`, not to be kept.
+    """
+
+    name: str
+    taps: dict[Tap, TapInfo]
+    final: TapInfo
+    num_classes: int | None
+    embeddings: dict[str, Mapping[Tap, int]] = field(default_factory=dict)
+    teacher: NetworkInfo | None = None
+    backbone: nn.Module | None = field(default=None, repr=False, compare=False)
+
+
+#: Numbers of tokens that are no part of the image: none, class token, distillation token as well, four registers too.
+LEADING_TOKENS = (0, 1, 2, 5)
+
+
+def as_map(value: Tensor | Sequence, tap: Tap, image_size: Sequence[int]) -> Tensor:
+    """Return the output of a tapped module as a map (M, C, H, W).
+
+    Tokens (M, L, C), as in ViT and Swin, are laid out in rows as the patches of the image were; leading tokens
+    (class token, registers) are dropped. A vector (M, C) becomes a 1 x 1 map. Of a tuple the first item counts.
+
+    Args:
+        value: Output of the module.
+        tap: Its name, for messages.
+        image_size: Height and width of the images, which say how tokens are laid out.
+
+    Raises:
+        ConfigError: If there is no such reading.
+    """
+    if isinstance(value, tuple | list):
+        value = value[0]
+    if not isinstance(value, Tensor) or value.ndim not in (2, 3, 4):
+        what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(
+            f'tap {tap!r} puts out {what}; a map (M, C, H, W), tokens (M, L, C) or a vector '
+            '(M, C) is needed. Tap a module whose output is one of these.'
+        )
+    if value.ndim == 2:
+        return value[..., None, None]
+    if value.ndim == 3:
+        height, width = _grid(value.shape[1], tap, image_size)
+        return value[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+    return value
+
+
+def _grid(tokens: int, tap: Tap, image_size: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of the patches, which have the proportions of the image."""
+    ratio = image_size[1] / image_size[0]
+    for leading in LEADING_TOKENS:
+        patches = tokens - leading
+        height = round((patches / ratio) ** 0.5) if patches > 0 else 0
+        if height and patches % height == 0 and abs(patches / height**2 - ratio) < 1 / height:
+            return height, patches // height
+    raise ConfigError(
+        f'tap {tap!r} puts out {tokens} tokens, which are no grid with the proportions of images of '
+        f'{image_size[0]} x {image_size[1]} pixels, nor one after {LEADING_TOKENS[1:]} leading tokens. Tap a module '
+        'whose output is a map (M, C, H, W).'
+    )
+
+
+@contextmanager
+def listen(network: nn.Module, taps: Iterable[str], image_size: Sequence[int]) -> Iterator[dict[Tap, Tensor]]:
+    """Collect the maps of named modules from the forward pass that runs within this context.
+
+    Raises:
+        ConfigError: On leaving, if a module did not run, or if a later layer overwrote its output in place.
+    """
+    features: dict[Tap, Tensor] = {}
+    versions: dict[Tap, int] = {}
+
+    def hook_of(tap: str) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Tensor | Sequence) -> None:
+            features[tap] = as_map(output, tap, image_size)
+            if not torch.compiler.is_compiling():  # there, no tensor has versions; measuring has looked already
+                versions[tap] = features[tap]._version
+
+        return hook
+
+    taps = tuple(taps)
+    handles = [network.get_submodule(tap).register_forward_hook(hook_of(tap)) for tap in taps]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tap, version in versions.items():
+        if features[tap]._version != version:
+            raise ConfigError(
+                f'tap {tap!r}: the next layer overwrites this output in place, so its features '
+                'would not be what the module put out. Tap the next layer.'
+            )
+    for tap in taps:
+        if tap not in features:
+            raise ConfigError(
+                f'tap {tap!r}: this module did not run in the forward pass of '
+                f'{type(network).__name__}. Tap a module that does.'
+            )
+
+
+def check_module_names(network: nn.Module, taps: Iterable[Tap]) -> None:
+    """Check that every named tap is a module of the network.
+
+    Raises:
+        ConfigError: With similar names, if one is not.
+    """
+    modules = dict(network.named_modules())
+    for tap in taps:
+        if isinstance(tap, str) and (not tap or tap not in modules):
+            near = difflib.get_close_matches(tap, modules, n=3, cutoff=0) if tap else list(modules)[1:4]
+            raise ConfigError(
+                f'{type(network).__name__} has no module {tap!r} to tap; similar names: {", ".join(near)}.'
+            )
+
+
+def ghost_of(network: nn.Module) -> tuple[nn.Module, Tensor]:
+    """Return a copy of a network without data (device ``meta``), in eval mode, and one image for it."""
+    ghost = copy.deepcopy(network).to('meta')
+    ghost.eval()
+    first = next((p for p in ghost.parameters() if p.ndim == 4), None)
+    side = getattr(network, 'img_size', 224)
+    height, width = (side, side) if isinstance(side, int) else side
+    channels = 3 if first is None else first.shape[1]
+    dtype = next(ghost.parameters()).dtype
+    return ghost, torch.zeros(1, channels, height, width, device='meta', dtype=dtype)
+
+
+def measure_map(value: Tensor, image_size: Sequence[int]) -> TapInfo:
+    """Return channels and stride of a map (1, C, H, W)."""
+    return TapInfo(channels=value.shape[1], stride=image_size[0] / value.shape[2])
+
+
+class TappedBackbone:
+    """Runs an OpenMMLab backbone and returns its last output together with the features of the taps.
+
+    Not a module: it holds no parameters, and the backbone keeps its own place in the checkpoint.
+
+    Args:
+        backbone: A backbone that returns a tuple of stage outputs; for stage numbers its ``out_indices`` must contain
+            them.
+        taps: Where to listen.
+
+    Raises:
+        ConfigError: If a tap is no stage and no module of the backbone.
+    """
+
+    def __init__(self, backbone: nn.Module, taps: Iterable[Tap]) -> None:
+        self.taps = tuple(dict.fromkeys(taps))
+        self.stages = tuple(getattr(backbone, 'out_indices', ()))
+        for tap in self.taps:
+            if isinstance(tap, int) and tap not in self.stages:
+                raise ConfigError(
+                    f'{type(backbone).__name__} has no stage {tap}; its out_indices are '
+                    f'{self.stages}. Use one of them, or the name of a module as the tap.'
+                )
+        check_module_names(backbone, self.taps)
+
+    def __call__(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, dict[Tap, Tensor]]:
+        """Run ``backbone`` on (M, 3, H, W); return its last output and the map of every tap."""
+        size = images.shape[2:]
+        with listen(backbone, (tap for tap in self.taps if isinstance(tap, str)), size) as features:
+            outputs = backbone(images)
+        if len(outputs) < len(self.stages):
+            raise ConfigError(
+                f'{type(backbone).__name__} returned {len(outputs)} outputs for out_indices '
+                f'{self.stages}; a tapped stage does not exist. Change the taps.'
+            )
+        for tap in self.taps:
+            if isinstance(tap, int):
+                features[tap] = as_map(outputs[self.stages.index(tap)], tap, size)
+        return outputs[-1], features
+
+    @torch.no_grad()
+    def measure(self, backbone: nn.Module, num_classes: int | None) -> NetworkInfo:
+        """Measure channels and strides of every tap and of the last stage.
+
+        A copy without data runs, so this costs nothing and changes nothing in the backbone.
+        """
+        ghost, images = ghost_of(backbone)
+        size = images.shape[2:]
+        final, features = self(ghost, images)
+        return NetworkInfo(
+            name=type(backbone).__name__,
+            num_classes=num_classes,
+            taps={tap: measure_map(value, size) for tap, value in features.items()},
+            final=measure_map(as_map(final, 'last output', size), size),
+            backbone=backbone,
+        )

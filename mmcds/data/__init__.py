@@ -1,0 +1,27 @@
+"""Data sets that MMPretrain lacks, and how their samples become batches."""
+
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', 'mmcds.data')
+
+from mmcds.data.embedded import EmbeddedFashionMNIST
+from mmcds.data.in_memory import InMemory, InMemoryCIFAR10, InMemoryCIFAR100
+from mmcds.data.listing import QuickFolders, QuickImageNet
+from mmcds.data.partially_labelled import PartiallyLabelledDataset
+from mmcds.data.sample_batch import SampleBatch, collate_samples
+from mmcds.data.semi_batch_sampler import SemiBatchSampler
+from mmcds.data.stanford_dogs import StanfordDogs
+
+__all__ = [
+    'EmbeddedFashionMNIST',
+    'InMemory',
+    'InMemoryCIFAR10',
+    'InMemoryCIFAR100',
+    'PartiallyLabelledDataset',
+    'QuickFolders',
+    'QuickImageNet',
+    'SampleBatch',
+    'SemiBatchSampler',
+    'StanfordDogs',
+    'collate_samples',
+]

@@ -1,0 +1,137 @@
+"""Several trainings of one comparison: run what is missing, several at a time, and collect their metrics."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.curves import read_scalars, to_percent
+from mmcds.openmmlab.registration import resources
+
+RESULT = 'result.json'
+#: What a run is compared by.
+SCORES = ('accuracy/top1', 'coco/bbox_mAP')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a comparison.
+
+    Attributes:
+        label: What is compared; runs of the same label and ``x`` are repetitions.
+        config: Config file or ``mmcds::`` path.
+        seed: Seed of the run.
+        work_dir: Its folder.
+        options: ``KEY=VALUE`` overrides of the config.
+        x: Position on the horizontal axis of a plot, if there is one.
+        validated: Whether it has a validation, whose metrics are its result; self-supervised training has none.
+    """
+
+    label: str
+    config: str
+    seed: int
+    work_dir: Path
+    options: tuple[str, ...] = ()
+    x: float | None = None
+    validated: bool = True
+
+    def command(self) -> list[str]:
+        """The command line that trains it, or goes on with it."""
+        options = ['--cfg-options', *self.options] if self.options else []
+        return [
+            sys.executable,
+            str(resources() / 'tools' / 'train.py'),
+            self.config,
+            '--work-dir',
+            str(self.work_dir),
+            '--seed',
+            str(self.seed),
+            '--resume',
+            *options,
+        ]
+
+
+def _train(run: Run, devices: SimpleQueue) -> dict:
+    file = run.work_dir / RESULT
+    config = Path(run.config)
+    if config.parent == run.work_dir:  # so that a folder can be moved with what it holds
+        config = Path(config.name)
+    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=str(config), options=list(run.options))
+    if file.is_file():
+        found = json.loads(file.read_text())
+        before = {key: found[key] for key in record}
+        if before != record:
+            raise ConfigError(
+                f'{run.work_dir} holds another run ({before}) than the one asked for ({record}). '
+                'Choose another --out folder.'
+            )
+        return found
+    run.work_dir.mkdir(parents=True, exist_ok=True)
+    log = run.work_dir / 'console.log'
+    device = devices.get()
+    environment = os.environ if device is None else {**os.environ, 'CUDA_VISIBLE_DEVICES': device}
+    try:
+        with log.open('a') as stream:
+            code = subprocess.run(
+                run.command(), stdout=stream, stderr=subprocess.STDOUT, env=dict(environment)
+            ).returncode
+    finally:
+        devices.put(device)
+    if code:
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
+            f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
+        )
+    validations = read_scalars(run.work_dir)[1]
+    if run.validated and not validations:
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
+            f'Train it longer; see {log}.'
+        )
+    record['metrics'] = {key: value for key, value in (validations or [{}])[-1].items() if '/' in key}
+    scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]
+    if scores:
+        record.update(accuracy=scores[-1], best=max(scores))
+    file.write_text(json.dumps(record, indent=2) + '\n')
+    return record
+
+
+def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> list[dict]:
+    """Train every run that has not ended yet; if one fails, the others are trained all the same.
+
+    Args:
+        runs: What to train.
+        jobs: How many at a time.
+        devices: GPUs to spread them over, as in ``CUDA_VISIBLE_DEVICES``; none leaves that to the trainings.
+
+    Returns:
+        One record per run: its attributes, ``metrics``, what the last validation gave, and ``accuracy``, the top-1
+        accuracy of a classifier or the AP of a detector after the last epoch, in percent, and ``best``, the highest.
+
+    Raises:
+        ConfigError: If a training fails, or if a folder holds another run.
+    """
+    free: SimpleQueue = SimpleQueue()
+    for number in range(jobs):
+        free.put(devices[number % len(devices)] if devices else None)
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [pool.submit(_train, run, free) for run in runs]
+    return [future.result() for future in started]
+
+
+def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:
+    """Mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
+    groups: dict[tuple[str, float | None], list[float]] = {}
+    for record in records:
+        groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])
+    return {
+        key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+        for key, values in groups.items()
+    }

@@ -1,0 +1,107 @@
+"""Contrastive deep supervision itself: Equations 4 and 5, between the network's stages and the total loss."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from mmcds.core.errors import ConfigError
+from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.registry import MODELS
+from mmcds.core.supervision import Supervision
+from mmcds.core.taps import NetworkInfo
+from mmcds.losses import contrast_metrics, gather_embeddings, number_classes
+
+
+@MODELS.register
+class ContrastiveSupervision(Supervision):
+    r"""A contrastive loss on every tapped stage.
+
+    .. math:: \lambda_1 \sum_{s} L_{contra}\bigl(c_s(x_s)\bigr) \qquad \text{(Eq. 5, second term)}
+
+    Args:
+        taps: Stages that are supervised, by number or module name.
+        neck: Config of :class:`mmcds.heads.CDSNeck`; its taps, widths and strides are filled in.
+        loss: Config of :class:`mmcds.losses.SupConLoss` or :class:`mmcds.losses.NTXentLoss`; its
+            ``loss_weight`` is lambda_1.
+        gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
+            like one process with the whole batch. The released code does not gather.
+
+    Raises:
+        ConfigError: If there are no taps, or if ``loss_weight`` is not positive.
+    """
+
+    min_views = 2
+
+    def __init__(
+        self,
+        taps: Sequence[Tap] = (),
+        neck: Mapping = dict(type='CDSNeck'),
+        loss: Mapping = dict(type='SupConLoss'),
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        self._neck = dict(neck)
+        if 'taps' in self._neck:
+            warnings.warn(
+                'ContrastiveSupervision: taps have moved from `neck` to the supervision itself; write '
+                "dict(type='ContrastiveSupervision', taps=..., neck=..., loss=...). The old place will be refused by "
+                'the next release.',
+                FutureWarning,
+                stacklevel=2,
+            )
+            old = self._neck.pop('taps')
+            taps = taps or old
+        self.taps = tuple(taps)
+        if not self.taps:
+            raise ConfigError(
+                'ContrastiveSupervision: taps is empty, so nothing is supervised. Name at '
+                'least one stage, such as taps=(0, 1, 2).'
+            )
+        self.loss = MODELS.build(loss)
+        if not self.loss.loss_weight > 0:
+            raise ConfigError(
+                f'ContrastiveSupervision: loss_weight is {self.loss.loss_weight}; its heads would never get a '
+                'gradient. Give it a positive weight, or remove the supervision by setting it to None.'
+            )
+        self.gather = gather
+
+    def build(self, network: NetworkInfo) -> None:
+        """Build the projection heads for the measured widths and strides."""
+        infos = [network.taps[tap] for tap in self.taps]
+        self.neck = MODELS.build(
+            dict(
+                taps=self.taps,
+                in_channels=tuple(info.channels for info in infos),
+                strides=tuple(info.stride for info in infos),
+                final_channels=network.final.channels,
+                final_stride=network.final.stride,
+                **self._neck,
+            )
+        )
+        self.embedding_channels = dict(zip(self.taps, self.neck.out_channels, strict=True))
+
+    def embed(self, outputs: StepOutputs) -> dict[Tap, Tensor]:
+        """Project every tap to rows of unit length (V, N, D)."""
+        rows = self.neck([outputs.features[tap] for tap in self.taps])
+        return {tap: outputs.per_view(row) for tap, row in zip(self.taps, rows, strict=True)}
+
+    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
+        """Return the weighted ``<tap>.loss_contrast`` of every tap and what :func:`contrast_metrics` watches."""
+        values = {}
+        classes = None if self.gather else number_classes(outputs.labels)  # once per step, not for every tap
+        for tap, embeddings in outputs.embeddings[self.name].items():
+            name = tap_name(tap)
+            if self.gather:
+                whole = gather_embeddings(embeddings, outputs.labels if classes is None else None)
+                classes = number_classes(whole.labels) if classes is None else classes
+                loss = self.loss(whole.embeddings, classes, local=whole.local, num_ranks=whole.num_ranks)
+            else:
+                loss = self.loss(embeddings, classes)
+            values[f'{name}.loss_contrast'] = loss
+            values.update(
+                {f'{name}.{key}': value for key, value in contrast_metrics(embeddings, outputs.labels).items()}
+            )
+        if isinstance(self.loss.temperature, Tensor):
+            values['temperature'] = self.loss.temperature.detach()
+        return values

@@ -1,0 +1,95 @@
+"""Reading checkpoints: their config, their weights, their hash, and what a model would miss in them."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmcds.core.errors import ConfigError
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open('rb') as file:
+        return (
+            hashlib.file_digest(file, 'sha256').hexdigest()
+            if hasattr(hashlib, 'file_digest')
+            else hashlib.sha256(file.read()).hexdigest()
+        )
+
+
+def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
+    """Load a checkpoint of the host's runner together with the config that it carries.
+
+    Raises:
+        ConfigError: If the file does not exist or carries no config.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f'checkpoint {path} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
+    if not text:
+        raise ConfigError(
+            f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
+            'a checkpoint that tools/train.py wrote.'
+        )
+    return checkpoint, Config.fromstring(text, '.py')
+
+
+def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper."""
+    return {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+
+
+def compare_state(
+    model_state: dict[str, Tensor], found: dict[str, Tensor], prefixes: Iterable[str] = ('',)
+) -> tuple[list[str], list[str]]:
+    """List what a checkpoint cannot give to a model.
+
+    Args:
+        model_state: The model's state dict.
+        found: The checkpoint's.
+        prefixes: Only keys that start with one of these count.
+
+    Returns:
+        Keys that are missing, and descriptions of keys whose shapes differ.
+    """
+    keys = [key for key in model_state if key.startswith(tuple(prefixes))]
+    missing = [key for key in keys if key not in found]
+    differing = [
+        f'{key} {tuple(found[key].shape)} instead of {tuple(model_state[key].shape)}'
+        for key in keys
+        if key in found and found[key].shape != model_state[key].shape
+    ]
+    return missing, differing
+
+
+def check_architecture(wanted: dict[str, Tensor], state: dict[str, Tensor], source: str, prefix: str = '') -> None:
+    """Refuse a checkpoint that lacks a tensor of the model or holds it in another shape.
+
+    Args:
+        wanted: The model's state dict, of which the checkpoint must have everything.
+        state: The checkpoint's.
+        source: Where it comes from, for the message.
+        prefix: Only keys that start with it count.
+
+    Raises:
+        ConfigError: Naming what does not fit.
+    """
+    missing, differing = compare_state(wanted, state, (prefix,))
+    if not missing and not differing:
+        return
+    if not any(key.startswith('backbone.') for key in state) and 'backbone.' + next(iter(state)) in wanted:
+        raise ConfigError(
+            f'{source} holds a bare backbone. Load it with model.backbone.init_cfg='
+            "dict(type='Pretrained', checkpoint=...) instead."
+        )
+    shown = '; '.join((differing + [f'{key} is missing' for key in missing])[:3])
+    raise ConfigError(
+        f'{source} is of another architecture: {len(missing)} tensors are missing and {len(differing)} have '
+        f'another shape, such as {shown}. Use the config with which it was trained.'
+    )

@@ -1,0 +1,290 @@
+"""The training step inside MMPretrain: an image classifier with supervisions."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmengine.logging import MessageHub
+from mmpretrain.evaluation import Accuracy
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from mmcds.core.errors import ConfigError
+from mmcds.core.outputs import StepOutputs, Tap
+from mmcds.core.recompute import recompute_stages, stages_of
+from mmcds.core.step import Supervisions, TrainingStep, check_ce_views
+from mmcds.core.taps import NetworkInfo, TappedBackbone
+from mmcds.data.sample_batch import SampleBatch
+from mmcds.openmmlab.backbone import build_backbone
+from mmcds.openmmlab.teacher import LoadedTeacher
+
+#: Parts of a classifier that can be frozen.
+PARTS = ('backbone', 'neck', 'head')
+
+
+def run_progress() -> float:
+    """Return the share of the current run that is done, in [0, 1]; 0 outside a runner."""
+    hub = MessageHub.get_current_instance()
+    total = hub.get_info('max_iters') if 'max_iters' in hub.runtime_info else 0
+    return hub.get_info('iter') / total if total and 'iter' in hub.runtime_info else 0.0
+
+
+def labels_and_indices(samples: SampleBatch | Sequence[DataSample], device: torch.device) -> tuple[Tensor, Any]:
+    """Return labels (N,) and sample_idx (N,) of a batch; the latter is None if the pipeline did not pack it."""
+    if isinstance(samples, SampleBatch):
+        labels, indices = samples.labels, [meta.get('sample_idx') for meta in samples.metas]
+        if labels is None:
+            raise ConfigError(
+                'CDSClassifier: the samples carry no labels. Keep gt_label in the pipeline; -1 means unlabelled.'
+            )
+    else:
+        labels = torch.cat([sample.gt_label for sample in samples])
+        indices = [sample.get('sample_idx') for sample in samples]
+    return labels.to(device), None if None in indices else torch.tensor(indices, device=device)
+
+
+@MODELS.register_module()
+class CDSClassifier(TrainingStep, ImageClassifier):
+    r"""An MMPretrain classifier whose intermediate stages get extra losses during training.
+
+    The step itself is :class:`mmcds.core.TrainingStep`, the same as in
+    :class:`mmcds.ContrastiveDeepSupervision`. At test time, and without supervisions on a single view also in
+    training, it is MMPretrain's :class:`~mmpretrain.models.ImageClassifier` with the same parameters and cost.
+
+    Args:
+        backbone: Backbone config; stages that a supervision taps are added to its ``out_indices``.
+        neck: Neck before the classifier, e.g. global average pooling.
+        head: Classification head of MMPretrain; its ``loss`` is the cross-entropy.
+        supervisions: Configs of :class:`mmcds.core.Supervision` by name. The name prefixes log and
+            checkpoint keys. ``None`` as a value removes an inherited entry.
+        teacher: Arguments of :class:`mmcds.openmmlab.teacher.LoadedTeacher`: ``config``, ``checkpoint``, ``mode``.
+            Needed by distillation, loaded when training starts, never part of this model's state.
+        taps: Places whose output the step's outputs shall carry beyond what the supervisions ask for.
+        ce_views: Views that get cross-entropy, averaged. The released code uses view 0 only.
+        channels_last: Keep images and weights in channels_last memory layout; same result, usually faster.
+            ``'auto'`` leaves networks with 1x1 convolutions of fewer than 16 channels contiguous, which ``True``
+            refuses: on a CPU, PyTorch (up to 2.14 at least) writes outside its memory there in the backward pass.
+        recompute_stages: Activation checkpointing: keep only the inputs of the backbone's stages for the backward
+            pass and run them again there. Less memory for about a third more time; same result.
+        frozen: Parts of ``backbone``, ``neck`` and ``head`` that are not trained; they stay in eval mode.
+        pretrained: Checkpoint to start from.
+        train_cfg: Must be empty: mixing images would mix their classes and views.
+        data_preprocessor: Defaults to :class:`mmcds.views.preprocessor.CDSDataPreprocessor`.
+        init_cfg: Weight initialisation.
+
+    Raises:
+        ConfigError: If supervisions, teacher, taps, views, head and preprocessor do not fit together.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        supervisions: dict[str, dict | None] | None = None,
+        teacher: dict | None = None,
+        taps: Sequence[Tap] = (),
+        ce_views: Sequence[int] = (0,),
+        channels_last: bool | str = False,
+        recompute_stages: bool = False,
+        frozen: Sequence[str] = (),
+        pretrained: str | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        _check_parts(head, train_cfg, frozen)
+        built = Supervisions({name: config for name, config in (supervisions or {}).items() if config})
+        taps = (*taps, *built.all_taps())
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = {'type': 'CDSDataPreprocessor', **(data_preprocessor or {})}
+        super().__init__(
+            backbone=build_backbone(backbone, taps),
+            neck=neck,
+            head=head,
+            pretrained=pretrained,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        self._check_classes()
+        self.ce_views = check_ce_views('CDSClassifier', ce_views)
+        self.recompute_stages = bool(recompute_stages and stages_of(self.backbone))
+        self._tapped = TappedBackbone(self.backbone, taps)
+        built.check_teacher(teacher is not None)
+        self.teacher = None if teacher is None else LoadedTeacher(supervisions=built, **teacher)
+        self.supervisions = built
+        if built:
+            teacher_info = None if self.teacher is None else self.teacher.measure()
+            built.build(NetworkInfo(**{**vars(self.measure()), 'teacher': teacher_info}))
+        self.frozen = tuple(frozen)
+        for part in self.frozen:
+            self.get_submodule(part).requires_grad_(False)
+        self.channels_last = self._can_be_channels_last(channels_last)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def _check_classes(self) -> None:
+        """Check that head and preprocessor know the same number of classes."""
+        num_classes = getattr(self.head, 'num_classes', None)
+        expected = getattr(self.data_preprocessor, 'num_classes', None)
+        if expected is not None and num_classes is not None and expected != num_classes:
+            raise ConfigError(
+                f'CDSClassifier: head.num_classes is {num_classes} but '
+                f'data_preprocessor.num_classes is {expected}. Set both to the number of classes '
+                'of the data set.'
+            )
+
+    def _can_be_channels_last(self, wish: bool | str) -> bool:
+        """Decide on the memory layout; see ``channels_last`` of the class."""
+        if wish not in (True, False, 'auto'):
+            raise ConfigError(f"CDSClassifier: channels_last is {wish!r}; choose True, False or 'auto'.")
+        thin = [
+            name
+            for name, layer in self.named_modules()
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and min(layer.weight.shape[:2]) < 16
+        ]
+        if wish is True and thin:
+            raise ConfigError(
+                f'CDSClassifier: channels_last is True, but {thin[0]} is a 1x1 convolution of fewer than 16 channels, '
+                "for which PyTorch's backward pass on a CPU writes outside its memory in this layout. Set "
+                "channels_last to 'auto' or False."
+            )
+        return bool(wish and not thin)
+
+    def measure(self) -> NetworkInfo:
+        """Return widths, strides and number of classes, without running the network."""
+        network = self._tapped.measure(self.backbone, getattr(self.head, 'num_classes', None))
+        return NetworkInfo(**{**vars(network), 'embeddings': self.supervisions.embedding_channels()})
+
+    def init_weights(self) -> None:
+        """Initialise the student and load the teacher: what a runner does when a training starts.
+
+        Random weights are drawn in the order in which they lie in memory, so they are drawn before they get their
+        layout: the layout changes no result.
+        """
+        self.to(memory_format=torch.contiguous_format)
+        super().init_weights()
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+        if self.teacher is not None:
+            self.teacher.load()
+
+    def train(self, mode: bool = True) -> 'CDSClassifier':
+        """Switch to training, or to evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for part in getattr(self, 'frozen', ()):
+            self.get_submodule(part).eval()
+        return self
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
+        """Extract features as MMPretrain does; after the backbone only its last output goes on."""
+        if stage == 'backbone':
+            return super().extract_feat(self._layout(inputs), stage)
+        feats = self._pool(self.backbone(self._layout(inputs))[-1])
+        return feats if stage == 'neck' else self.head.pre_logits(feats)
+
+    def loss(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> dict[str, Tensor]:
+        """Compute all losses of one step.
+
+        Args:
+            inputs: Views (V, N, 3, H, W), or (N, 3, H, W) for a single view.
+            data_samples: One per image; label -1 means unlabelled.
+
+        Returns:
+            ``loss_ce``, then ``<supervision>.<name>`` for every value of every supervision.
+
+        Raises:
+            ConfigError: If fewer views arrive than a supervision or ``ce_views`` needs.
+        """
+        outputs = self.outputs(inputs, data_samples)
+        return {**self._cross_entropy(outputs), **self.supervise(outputs)}
+
+    def outputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepOutputs:
+        """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
+        labels, sample_idx = labels_and_indices(data_samples, inputs.device)
+        how = {}
+        if self.teacher is not None:
+            how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}
+        return self.step_outputs(inputs, labels, sample_idx, run_progress(), **how)
+
+    def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
+        """Pass rows (M, 3, H, W) through backbone, neck and head."""
+        with recompute_stages(self.backbone) if self.recompute_stages else nullcontext():
+            last, features = self._tapped(self.backbone, self._layout(images))
+        feats = self._pool(last)
+        return features, feats[-1], self.head(feats)
+
+    def _cross_entropy(self, outputs: StepOutputs) -> dict[str, Tensor]:
+        """Return the head's loss of the labelled rows of ``ce_views``; 0 with zero gradient if there are none."""
+        logits, labels = self.rows_of_cross_entropy(outputs)
+        labelled = labels >= 0
+        weight = labelled.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = {
+            'loss_ce': self.head.loss_module(
+                logits, labels.clamp(min=0), weight=weight, avg_factor=weight.sum().clamp(min=1)
+            )
+        }
+        if getattr(self.head, 'cal_acc', False) and labelled.any():
+            scores = Accuracy.calculate(logits.detach()[labelled], labels[labelled], topk=self.head.topk)
+            losses.update({f'accuracy_top-{k}': value for k, value in zip(self.head.topk, scores, strict=True)})
+        return losses
+
+    def _layout(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def _pool(self, last: Tensor) -> tuple[Tensor, ...]:
+        return self.neck((last,)) if self.with_neck else (last,)
+
+
+def _check_parts(head: dict | None, train_cfg: dict | None, frozen: Sequence[str]) -> None:
+    """Check what needs no network."""
+    if train_cfg:
+        raise ConfigError(
+            f'CDSClassifier: train_cfg is {dict(train_cfg)}; mixing images of a batch would '
+            'mix the classes and views that the losses compare. Remove it.'
+        )
+    if head is None:
+        raise ConfigError(
+            'CDSClassifier: head is None, but training needs its cross-entropy. Set a '
+            "classification head, such as dict(type='LinearClsHead', ...)."
+        )
+    for part in frozen:
+        if part not in PARTS:
+            raise ConfigError(f'CDSClassifier: frozen names {part!r}; choose among {", ".join(PARTS)}.')
+
+
+@MODELS.register_module()
+class ONEClassifier(CDSClassifier):
+    """A network with an ensemble among its supervisions, tested as that ensemble ("ONE-E").
+
+    It has the parameters of the trained model and loads its checkpoint: ``python tools/test.py CONFIG CHECKPOINT
+    --cfg-options model.type=ONEClassifier``.
+
+    Raises:
+        ConfigError: If not exactly one of its supervisions is an ensemble.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        members = [name for name, part in self.supervisions.items() if hasattr(part, 'classify_ensemble')]
+        if len(members) != 1:
+            raise ConfigError(
+                f'ONEClassifier: {len(members)} of its supervisions are an ensemble, such as ONESupervision; exactly '
+                'one is needed.'
+            )
+        self.member = members[0]
+
+    def ensemble(self, inputs: Tensor) -> Tensor:
+        """Return logits (N, K) of the ensemble for images (N, 3, H, W)."""
+        features, _, logits = self.forward_rows(inputs)
+        return self.supervisions[self.member].classify_ensemble(features, logits)
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        """Run as MMPretrain's classifier; predictions and tensors are the ensemble's logits."""
+        if mode == 'loss':
+            return super().forward(inputs, data_samples, mode)
+        logits = self.ensemble(inputs)
+        return logits if mode == 'tensor' else self.head._get_predictions(logits, data_samples)

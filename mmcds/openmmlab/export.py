@@ -1,0 +1,183 @@
+"""Export: a trained backbone without heads, in the layout of the library that will use it.
+
+The file proves itself before it is written: its tensors are compared, name by name and shape by shape, with a
+network that the target library builds from the same architecture.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.checkpoint import file_sha256, load_training_checkpoint
+from mmcds.version import __version__
+
+LAYOUTS = ('openmmlab', 'torchvision', 'timm')
+
+
+def select_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:
+    """Choose between averaged and raw weights.
+
+    With MMEngine's ``EMAHook`` a checkpoint's ``state_dict`` holds the averaged weights and
+    ``ema_state_dict`` the raw ones.
+
+    Raises:
+        ConfigError: If the raw weights are asked for and no EMA was used.
+    """
+    if ema:
+        return checkpoint['state_dict']
+    if 'ema_state_dict' not in checkpoint:
+        raise ConfigError(
+            'export with ema=False (--no-ema): the checkpoint was trained without EMAHook and holds '
+            'one set of weights only. Leave the option out.'
+        )
+    return {
+        key.removeprefix('module.'): value
+        for key, value in checkpoint['ema_state_dict'].items()
+        if key.startswith('module.')
+    }
+
+
+def _expected(layout: str, backbone: dict, with_head: bool, num_classes: int | None) -> nn.Module:
+    """Build the network that will read the file."""
+    if layout == 'openmmlab':
+        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.random.fork_rng(devices=[]):
+            return MODELS.build(backbone)
+    if backbone['type'].split('.')[-1] != 'ResNet' or set(backbone) - {
+        'type',
+        'depth',
+        'num_stages',
+        'out_indices',
+        'style',
+        'frozen_stages',
+        'norm_eval',
+        'norm_cfg',
+        'zero_init_residual',
+        'init_cfg',
+        '_scope_',
+        'with_cp',
+        'drop_path_rate',
+    }:
+        raise ConfigError(
+            f'layout {layout!r} is known for the ImageNet ResNets of MMPretrain, but the backbone '
+            f'is {backbone}. Use the layout openmmlab.'
+        )
+    name = f'resnet{backbone["depth"]}'
+    with torch.device('meta'):
+        if layout == 'torchvision':
+            import torchvision
+
+            network = torchvision.models.get_model(name, weights=None, num_classes=num_classes or 1000)
+        else:
+            import timm
+
+            network = timm.create_model(name, pretrained=False, num_classes=num_classes or 1000)
+    if not with_head:
+        network.fc = nn.Identity()
+    return network
+
+
+def export_backbone(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    ema: bool = True,
+    layout: str = 'openmmlab',
+    with_head: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a backbone, stripped of heads, supervisions and prefix, and a manifest beside it.
+
+    Args:
+        checkpoint: Checkpoint of a training run.
+        out: File to write. ``.pth`` gives ``{'state_dict', 'meta'}`` that ``torch.load`` reads with
+            ``weights_only=True``; ``.safetensors`` gives the tensors alone. The manifest is ``<out>.json``.
+        ema: Averaged weights where the run kept them; False takes the raw ones.
+        layout: ``openmmlab`` (MMPretrain and MMDetection share their names), ``torchvision`` or ``timm``.
+        with_head: Also the classifier, as ``fc``, for the last two layouts.
+        overwrite: Replace files that exist.
+
+    Returns:
+        The manifest: architecture, normalisation, channel order, SHA-256 of the file, source.
+
+    Raises:
+        ConfigError: If the checkpoint has no backbone, the target does not match tensor by tensor, a file
+            exists, or an option is unknown.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    manifest_file = out.with_name(f'{out.name}.json')
+    if layout not in LAYOUTS:
+        raise ConfigError(f'layout is {layout!r}; choose one of {", ".join(LAYOUTS)}.')
+    if out.suffix not in ('.pth', '.safetensors'):
+        raise ConfigError(f'{out} ends with {out.suffix!r}; end the name of the export with .pth or .safetensors.')
+    if with_head and layout == 'openmmlab':
+        raise ConfigError(
+            'with_head is for the layouts torchvision and timm; in OpenMMLab the checkpoint itself '
+            'is the classifier. Leave it out.'
+        )
+    for file in (out, manifest_file):
+        if file.exists() and not overwrite:
+            raise ConfigError(f'{file} exists and is not overwritten. Choose another name or give --overwrite.')
+    loaded, config = load_training_checkpoint(checkpoint)
+    weights = select_weights(loaded, ema)
+    state = {
+        key.removeprefix('backbone.'): value.detach().clone().contiguous()
+        for key, value in weights.items()
+        if key.startswith('backbone.')
+    }
+    if not state:
+        raise ConfigError(
+            f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
+            f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.'
+        )
+    backbone = config.model.backbone.to_dict()
+    if with_head:
+        state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})
+    head = config.model.get('head') or {}
+    expected = _expected(layout, backbone, with_head, head.get('num_classes')).state_dict()
+    wrong = sorted(set(state) ^ set(expected)) + [
+        key for key in set(state) & set(expected) if state[key].shape != expected[key].shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f'{checkpoint}: the backbone does not fit a {layout} {backbone["type"]}; {len(wrong)} '
+            f'tensors differ, such as {", ".join(wrong[:3])}. Export with the layout openmmlab, or '
+            'check that the checkpoint belongs to its config.'
+        )
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    manifest = dict(
+        architecture=backbone,
+        layout=layout,
+        with_head=with_head,
+        normalisation=dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), range=[0, 255]),
+        channel_order='rgb' if preprocessor.get('to_rgb') else 'bgr',
+        num_tensors=len(state),
+        num_parameters=sum(
+            value.numel()
+            for key, value in state.items()
+            if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+        ),
+        weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
+        source=dict(
+            file=checkpoint.name,
+            sha256=file_sha256(checkpoint),
+            epoch=loaded['meta'].get('epoch'),
+            experiment=loaded['meta'].get('experiment_name'),
+            mmcds=__version__,
+        ),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == '.pth':
+        torch.save(dict(state_dict=state, meta=manifest), out)
+    else:
+        from safetensors.torch import save  # not save_file, which hides the file from other users
+
+        out.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
+    manifest = {'file': out.name, 'sha256': file_sha256(out), **manifest}
+    manifest_file.write_text(json.dumps(manifest, indent=2) + '\n')
+    return manifest

@@ -1,0 +1,25 @@
+"""Reproducible random streams, checks before the run, and what is left after it."""
+
+from mmcds.openmmlab.hooks.backbone import CheckBackboneHook
+from mmcds.openmmlab.hooks.check import CheckCheckpointHook, CheckDataHook
+from mmcds.openmmlab.hooks.compile import CompileHook
+from mmcds.openmmlab.hooks.prepare import PrepareSupervisionsHook
+from mmcds.openmmlab.hooks.progress import ProgressBarHook
+from mmcds.openmmlab.hooks.report import RunReportHook
+from mmcds.openmmlab.hooks.seed import EpochSeedHook, seed_worker
+from mmcds.openmmlab.hooks.teacher import TeacherRecordHook
+from mmcds.openmmlab.hooks.views import ViewColorHook
+
+__all__ = [
+    'CheckBackboneHook',
+    'CheckCheckpointHook',
+    'CheckDataHook',
+    'CompileHook',
+    'EpochSeedHook',
+    'PrepareSupervisionsHook',
+    'ProgressBarHook',
+    'RunReportHook',
+    'TeacherRecordHook',
+    'ViewColorHook',
+    'seed_worker',
+]

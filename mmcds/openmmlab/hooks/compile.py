@@ -1,0 +1,55 @@
+"""Compile the parts of a model that do the arithmetic."""
+
+import shutil
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import nn
+
+from mmcds.core.errors import ConfigError
+from mmcds.heads import CDSNeck
+from mmcds.openmmlab.hooks.check import bare_model
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Run backbone and projection heads through ``torch.compile`` during training.
+
+    Losses, data samples and logging stay as they are: they hold branches that depend on data. The names of the
+    parameters do not change, so checkpoints are the same with and without this hook.
+
+    Args:
+        **options: Passed to :meth:`torch.nn.Module.compile`, such as ``mode='max-autotune'`` or ``backend``.
+
+    Raises:
+        ConfigError: If the default backend would need a C++ compiler and there is none.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def before_train(self, runner: Runner) -> None:
+        """Compile in place, before the first batch."""
+        model = bare_model(runner)
+        on_cpu = next(model.parameters()).device.type == 'cpu'
+        if on_cpu and self.options.get('backend', 'inductor') == 'inductor' and not _compiler():
+            raise ConfigError(
+                'CompileHook: torch.compile on a CPU needs a C++ compiler, and neither g++ nor clang++ is on the '
+                'PATH. Install one (Debian: apt install g++), or train without --compile.'
+            )
+        torch._dynamo.reset()
+        for module in compiled_parts(model):
+            module.compile(**self.options)
+
+
+def _compiler() -> str | None:
+    return shutil.which('g++') or shutil.which('clang++')
+
+
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """Backbone and heads of a model."""
+    heads = [module for module in model.modules() if isinstance(module, CDSNeck)]
+    return [model.get_submodule('backbone'), *heads]

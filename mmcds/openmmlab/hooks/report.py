@@ -1,0 +1,77 @@
+"""The end of a pre-training run: export, curves, and a block that says where everything is."""
+
+import datetime
+import time
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from mmcds.core.errors import ConfigError
+from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
+from mmcds.openmmlab.export import export_backbone
+
+
+@HOOKS.register_module()
+class RunReportHook(Hook):
+    """After training, export the last checkpoint's backbone, draw the curves and print where to find them.
+
+    Args:
+        metric: Validation metric that the report quotes, in percent, or a COCO metric, which is a fraction.
+        export: Whether to export the backbone; a detector is the last in the chain.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, metric: str = 'accuracy/top1', export: bool = True) -> None:
+        self.metric, self.export = metric, export
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock of this run."""
+        self._start = time.time()
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the files and log the block."""
+        work_dir = Path(runner.work_dir)
+        if not (work_dir / 'last_checkpoint').exists():
+            runner.logger.warning('RunReportHook: the run kept no checkpoint, so there is nothing to export.')
+            return
+        checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+        backbone = work_dir / f'backbone_{checkpoint.stem}.pth'
+        if self.export:
+            export_backbone(checkpoint, backbone, overwrite=True)
+            export_backbone(checkpoint, backbone.with_suffix('.safetensors'), overwrite=True)
+        curves, scores = None, []
+        try:
+            curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)
+            factor = to_percent(self.metric)
+            scores = [(r[self.metric] * factor, r['epoch']) for r in read_scalars(work_dir)[1] if self.metric in r]
+        except ConfigError as error:  # the run logs elsewhere only, such as to TensorBoard; that is no fault
+            runner.logger.warning(f'RunReportHook: no curves are drawn. {error}')
+        config = runner.cfg.filename or 'CONFIG'
+        spent = datetime.timedelta(seconds=round(time.time() - self._start))
+        lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
+        if scores:
+            best, epoch = max(scores)
+            lines.append(
+                f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best (epoch {epoch})'
+            )
+        lines.append(f'  checkpoint         {checkpoint}')
+        if self.export:
+            lines.append(f'  exported backbone  {backbone} (also .safetensors; manifest .json)')
+        lines += [
+            f'  curves             {curves or "none"}',
+            'What to run next:',
+            f'  python tools/test.py {config} {checkpoint}',
+        ]
+        if self.export:
+            lines += [
+                f'  python tools/browse_views.py {config} --out views.png',
+                f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
+            ]
+        else:
+            lines.append(f'  python tools/compare_detection.py {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
+        runner.logger.info('\n'.join(['', *lines, '-' * 78]))

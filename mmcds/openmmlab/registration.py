@@ -1,0 +1,112 @@
+"""What the adapter changes in the libraries of OpenMMLab, all in one place.
+
+- Registries of MMPretrain: our classes are added (:func:`register`).
+- ``mmpretrain.list_models``: our model index is added.
+- ``mmengine.config.utils.MODULE2PACKAGE``: one entry, so that ``mmcds::`` names our configs; MMEngine has no other way.
+- mmcv's compiled operators are replaced where they are missing, but only when :mod:`mmcds.detection` is asked for.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmcds.after_import import name_configs
+from mmcds.core.registry import MODELS
+
+#: What registers classes of MMPretrain's kinds when it is imported.
+_MODULES = (
+    'data',
+    'views.cutout',
+    'views.loading',
+    'views.multi_view',
+    'views.packing',
+    'views.preprocessor',
+    'views.rotation',
+    'networks',
+    'openmmlab.classifier',
+    'openmmlab.optim',
+    'openmmlab.hooks',
+    'evaluation.calibration',
+)
+
+#: Folders of plain PyTorch, whose classes register in our own table; ``baselines`` may have been deleted.
+_PLAIN = ('losses', 'heads', 'methods', 'baselines')
+
+
+#: Messages on import about optional components; they are filtered out.
+_NOISE = (
+    'Could not import OneDL',
+    'Line NMS is not compiled',
+    'Fail to import ``MultiScaleDeformableAttention``',
+    'faster_coco_eval is not installed',
+)
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Import the libraries without the messages above; anything else they say is passed on."""
+    from mmengine.logging import MMLogger
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_NOISE)
+
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(wanted)
+    said = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(said):
+            for message in _NOISE[2:]:
+                warnings.filterwarnings('ignore', message=message)
+            yield
+    finally:
+        logger.removeFilter(wanted)
+        for line in said.getvalue().splitlines():
+            if not line.startswith(_NOISE):
+                print(line)
+
+
+def resources() -> Path:
+    """Folder that holds ``configs``, ``tools`` and ``model-index.yml``.
+
+    This is ``mmcds/.mim`` in an installed package (links in an editable one) and the repository itself in a
+    checkout that was put on the path without being installed.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / '.mim', package.parent):
+        if (folder / 'model-index.yml').is_file():
+            return folder
+    raise FileNotFoundError(
+        f'mmcds: neither {package / ".mim"} nor {package.parent} holds model-index.yml and configs; the '
+        'installation is incomplete. Reinstall with `pip install mmcds` or `pip install -e .`.'
+    )
+
+
+_registered = False
+
+
+def register() -> None:
+    """Register classes, the ``mmcds::`` config prefix and the model index; safe to call again."""
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    name_configs()
+    with without_noise():
+        from mmpretrain.apis.model import ModelHub
+        from mmpretrain.registry import MODELS as THEIRS
+
+        import_module('mmcds.registry')
+        for folder in _PLAIN:
+            if find_spec(f'mmcds.{folder}') is not None:
+                import_module(f'mmcds.{folder}')
+        MODELS.mirror(lambda cls: THEIRS.register_module(module=cls))
+        MODELS.fallback = THEIRS.build
+        for module in _MODULES:
+            import_module(f'mmcds.{module}')
+    folder = resources()
+    ModelHub.register_model_index(folder / 'model-index.yml', config_prefix=folder)

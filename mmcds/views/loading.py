@@ -1,0 +1,107 @@
+"""Loading: every image enters the pipeline as uint8 BGR with three channels, whatever it was on disk."""
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine import fileio
+from mmengine.logging import MMLogger
+from mmpretrain.registry import TRANSFORMS
+
+from mmcds.core.errors import ConfigError
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Read the image of a sample, or take the array that the data set holds.
+
+    Grey images are repeated over three channels and alpha is dropped. Files are decoded without applying the
+    EXIF orientation, as PIL does in the released code.
+
+    **Required keys:** ``img_path`` or ``img``. **Added keys:** ``img`` (H, W, 3) uint8 BGR, ``img_shape``,
+    ``ori_shape``.
+
+    An image that some loader has decoded before (it carries ``img_shape``), as in MMPretrain's inferencer,
+    passes unchanged.
+
+    Args:
+        array_order: Channel order of colour arrays held by the data set: ``'rgb'`` (CIFAR) or ``'bgr'``.
+        max_unreadable: How many unreadable files each loading process replaces by another random image, each
+            with a warning that names it, before it stops the run. 0, as in test pipelines, stops at the first.
+        backend_args: File backend of :mod:`mmengine.fileio`.
+
+    Raises:
+        ConfigError: If ``array_order`` is unknown, or if an image has neither 1, 3 nor 4 channels.
+        RuntimeError: At the unreadable file after ``max_unreadable``; it lists all of them.
+    """
+
+    def __init__(self, array_order: str = 'bgr', max_unreadable: int = 0, backend_args: dict | None = None) -> None:
+        super().__init__()
+        if array_order not in ('rgb', 'bgr'):
+            raise ConfigError(f"LoadImage: array_order is {array_order!r}; choose 'rgb' or 'bgr'.")
+        self.array_order = array_order
+        self.max_unreadable = max_unreadable
+        self.backend_args = backend_args
+        self.unreadable: list[str] = []
+
+    def transform(self, results: dict) -> dict | None:
+        """Return the results with ``img``, or None for an unreadable file that is to be replaced."""
+        if 'img' in results and 'img_shape' in results:
+            return results
+        image = results['img'] if 'img' in results else self._read(results['img_path'])
+        if image is None:
+            return None
+        if image.ndim == 2 or image.shape[2] == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        elif image.shape[2] not in (3, 4):
+            raise ConfigError(
+                f'LoadImage: sample {results.get("sample_idx")} has shape {image.shape}; an image '
+                'needs 1 (grey), 3 or 4 channels, last.'
+            )
+        elif 'img_path' not in results and self.array_order == 'rgb':
+            image = np.ascontiguousarray(image[..., 2::-1])
+        else:
+            image = image[..., :3]
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def transform_batch(self, images: np.ndarray) -> np.ndarray:
+        """Do to many arrays what :meth:`transform` does to one, without a copy.
+
+        Args:
+            images: uint8, (N, C, H, W), channels in ``array_order``.
+
+        Returns:
+            uint8 BGR, (N, 3, H, W).
+        """
+        count, channels, *size = images.shape
+        if channels == 1:
+            return np.broadcast_to(images, (count, 3, *size))
+        if channels not in (3, 4):
+            raise ConfigError(f'LoadImage: the images have {channels} channels; they need 1 (grey), 3 or 4.')
+        return images[:, 2::-1] if self.array_order == 'rgb' else images[:, :3]
+
+    def _read(self, path: str) -> np.ndarray | None:
+        try:
+            image = mmcv.imfrombytes(
+                fileio.get(path, self.backend_args), flag='color_ignore_orientation', backend='cv2'
+            )
+            reason = 'it cannot be decoded'
+        except (OSError, cv2.error) as error:
+            image, reason = None, str(error).strip().splitlines()[-1]
+        if image is None:
+            self.unreadable.append(path)
+            if len(self.unreadable) > self.max_unreadable:
+                raise RuntimeError(
+                    f'LoadImage: cannot read {path} ({reason}). Unreadable so far: {self.unreadable}; allowed: '
+                    f'{self.max_unreadable}. Repair or remove these files, or raise max_unreadable.'
+                )
+            MMLogger.get_current_instance().warning(
+                f'LoadImage: cannot read {path} ({reason}); another image takes its place '
+                f'({len(self.unreadable)} of {self.max_unreadable} allowed).'
+            )
+        return image
+
+    def __repr__(self) -> str:
+        return f'LoadImage(array_order={self.array_order!r}, max_unreadable={self.max_unreadable})'

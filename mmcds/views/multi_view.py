@@ -1,0 +1,128 @@
+"""V views of one image that was decoded once, each by a pipeline of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, Compose
+from mmpretrain.registry import TRANSFORMS
+
+from mmcds.core.errors import ConfigError
+from mmcds.views.color import RandomColor
+from mmcds.views.color_uint8 import apply_color_planes
+from mmcds.views.fused_view import FusedView
+from mmcds.views.fused_view import fuse as fuse_view
+
+
+def pipeline_steps(dataset: Any) -> Iterator[Callable]:
+    """Transforms of a data set, or of all data sets that it wraps."""
+    pipeline = getattr(dataset, 'pipeline', None)
+    if pipeline is not None:
+        yield from getattr(pipeline, 'transforms', ())
+        return
+    for inner in [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else ())]:
+        yield from pipeline_steps(inner)
+
+
+@TRANSFORMS.register_module()
+class MultiViewTransform(BaseTransform):
+    """Turn ``img`` into a contiguous uint8 tensor of V views, (V, 3, H, W).
+
+    View 0 is the one that is classified. The pipelines share the decoded image and must not write into it;
+    the transforms of MMPretrain and MMCV do not. ``PackInputs`` passes the tensor on, and ``default_collate``
+    makes it (N, V, 3, H, W).
+
+    A pipeline of the usual transforms is recognised (see :func:`mmcds.views.fused_view.fuse`) and runs as one
+    step: the same distribution at a fraction of the cost. Its colour, blur and Cutout may then be left to
+    :class:`mmcds.CDSDataPreprocessor`, which does them for a whole batch; :class:`mmcds.openmmlab.hooks.ViewColorHook`
+    arranges that. Any other pipeline runs as it is written.
+
+    **Modified keys:** ``img``, ``img_shape``.
+
+    Args:
+        views: One pipeline (list of transforms or of their configs) per view.
+        color_on: Where training computes colour, blur and Cutout of views that are recognised: ``'worker'``, in the
+            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU or the data
+            set is held in memory (:class:`mmcds.data.InMemory`), which is the faster way.
+        fuse: False runs every pipeline as it is written.
+
+    Raises:
+        ConfigError: If there is no view, if ``color_on`` is unknown or cannot be had, or if the views of an image
+            differ in size.
+    """
+
+    def __init__(self, views: Sequence[Sequence[dict | Callable]], color_on: str = 'auto', fuse: bool = True) -> None:
+        super().__init__()
+        if not views:
+            raise ConfigError('MultiViewTransform: views is empty; give one pipeline per view.')
+        if color_on not in ('auto', 'worker', 'device'):
+            raise ConfigError(f"MultiViewTransform: color_on is {color_on!r}; choose 'auto', 'worker' or 'device'.")
+        self.views = [
+            Compose([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in view]) for view in views
+        ]
+        self.fused = [fuse_view(view.transforms) if fuse else None for view in self.views]
+        self.color_on = color_on
+        #: Whether the views leave this transform in their final colours.
+        self.colors_here = True
+        if color_on == 'device' and None in self.fused:
+            raise ConfigError(
+                f"MultiViewTransform: color_on is 'device', but view {self.fused.index(None)} holds transforms that "
+                "only a loading process can run. Use color_on='worker', or the transforms that fuse() lists."
+            )
+
+    @property
+    def colors(self) -> list[RandomColor | None] | None:
+        """Colour of every view, or None if a view was not recognised and keeps its own."""
+        return [view.color for view in self.fused if view is not None] if None not in self.fused else None
+
+    def transform(self, results: dict) -> dict:
+        """Apply every pipeline to the image, or, where it is not recognised, to a shallow copy of the sample."""
+        images = [
+            view(dict(results))['img'] if fused is None else self._run(fused, results['img'])
+            for view, fused in zip(self.views, self.fused, strict=True)
+        ]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise ConfigError(
+                f'MultiViewTransform: the views of one image have shapes {sorted(shapes)}; all '
+                'views must end with the same size. Give every pipeline the same crop size.'
+            )
+        height, width = images[0].shape[:2]
+        planes = np.empty((len(images), 3, height, width), np.uint8)
+        for image, target in zip(images, planes, strict=True):
+            cv2.split(image, list(target))  # writes into the planes; several times faster than a transposed copy
+        results['img'] = torch.from_numpy(planes)
+        results['img_shape'] = (height, width)
+        return results
+
+    def _run(self, view: FusedView, image: np.ndarray) -> np.ndarray:
+        image = view.shape(image)
+        return view.recolor(image, view.draw_color(1)) if self.colors_here else image
+
+    def transform_batch(self, images: np.ndarray) -> np.ndarray | None:
+        """Make the views of many images of one size at once.
+
+        Args:
+            images: uint8 BGR, (N, 3, H, W).
+
+        Returns:
+            uint8, (N, V, 3, h, w); None if a view was not recognised, so that each image has to go its own way.
+        """
+        views = [view for view in self.fused if view is not None]
+        if len(views) < len(self.fused):
+            return None
+        sizes = {view.batch_size_of_view(*images.shape[2:]) for view in views}
+        if len(sizes) > 1:
+            return None  # the error comes with the first image
+        out = np.empty((len(images), len(views), 3, *sizes.pop()), np.uint8)
+        for number, view in enumerate(views):
+            view.shape_batch(images, out[:, number])
+            draw = view.draw_color(len(images)) if self.colors_here else None
+            if draw is not None and view.color is not None:
+                apply_color_planes(out[:, number], draw, view.color)
+        return out
+
+    def __repr__(self) -> str:
+        return 'MultiViewTransform(\n' + '\n'.join(f'    view {i}: {view}' for i, view in enumerate(self.views)) + ')'

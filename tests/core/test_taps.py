@@ -1,0 +1,124 @@
+"""Taps: where supervisions listen, and what is measured there."""
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+from torch.testing import assert_close
+
+from mmcds.core.errors import ConfigError
+from mmcds.core.taps import TapInfo, TappedBackbone, as_map, build_backbone, tap_name
+
+RESNET = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
+
+
+def test_widths_and_strides_are_those_of_the_architecture():
+    backbone = build_backbone(RESNET, (0, 1, 2, 3))
+    info = TappedBackbone(backbone, (0, 1, 2, 3)).measure(backbone, 10)
+    assert info.taps == {0: TapInfo(8, 1), 1: TapInfo(16, 2), 2: TapInfo(32, 4), 3: TapInfo(64, 8)}
+    assert info.final == TapInfo(64, 8)
+
+
+def test_imagenet_stem_has_strides_4_to_32():
+    backbone = build_backbone(dict(type='mmpretrain.ResNet', depth=50), (0, 3))
+    info = TappedBackbone(backbone, (0, 3)).measure(backbone, 10)
+    assert info.taps == {0: TapInfo(256, 4), 3: TapInfo(2048, 32)}
+
+
+def test_probe_leaves_statistics_mode_and_random_stream_unchanged():
+    backbone = build_backbone(RESNET, (0,))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    stream = torch.random.get_rng_state()
+    TappedBackbone(backbone, (0,)).measure(backbone, 10)
+    assert backbone.training
+    assert torch.equal(stream, torch.random.get_rng_state())
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_module_tap_hears_the_stage_output():
+    backbone = build_backbone(RESNET, (1,))
+    images = torch.randn(2, 3, 32, 32)
+    _, heard = TappedBackbone(backbone, (1, 'layer2'))(backbone, images)
+    assert torch.equal(heard[1], heard['layer2'])
+    assert not backbone.layer2._forward_hooks, 'the hook must be gone after the pass'
+
+
+def test_a_look_for_stage_numbers_does_not_change_the_weights_that_follow():
+    torch.manual_seed(3)
+    plain = MODELS.build(RESNET)
+    torch.manual_seed(3)
+    tapped = build_backbone(RESNET, (0, 1))
+    assert tapped.out_indices == (0, 1, 3)
+    for (name, ours), theirs in zip(tapped.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_tokens_become_a_square_map_without_the_class_token():
+    tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
+    seen = as_map(tokens, 'blocks')
+    assert seen.shape == (2, 3, 2, 2)
+    assert_close(seen[0, :, 0, 0], tokens[0, 1])
+    assert_close(seen[0, :, 1, 1], tokens[0, 4])
+    assert as_map(torch.zeros(2, 7), 'vector').shape == (2, 7, 1, 1)
+
+
+def test_swin_and_vit_can_be_tapped():
+    swin = build_backbone(dict(type='mmpretrain.SwinTransformer', arch='tiny'), (0, 1))
+    info = TappedBackbone(swin, (0, 1)).measure(swin, 10)
+    assert [info.taps[tap].channels for tap in (0, 1)] == [96, 192]
+    vit = build_backbone(dict(type='mmpretrain.VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16), ())
+    info = TappedBackbone(vit, ('layers.3',)).measure(vit, 10)
+    assert info.taps == {'layers.3': TapInfo(192, 16)}
+
+
+def test_names_of_taps_are_safe_as_keys():
+    assert tap_name(2) == 'stage2'
+    assert tap_name('layer2.0.conv1') == 'layer2-0-conv1'
+
+
+@pytest.mark.parametrize(
+    'taps, message',
+    [
+        ((4,), r'ResNet_CIFAR has no stage 4; its stages are 0 to 3'),
+        ((-1,), r'has no stage -1'),
+    ],
+)
+def test_rejects_a_stage_that_does_not_exist(taps, message):
+    with pytest.raises(ConfigError, match=message):
+        build_backbone(RESNET, taps)
+
+
+def test_rejects_stage_numbers_of_a_backbone_without_stages():
+    with pytest.raises(ConfigError, match='LeNet5 has no numbered stages'):
+        build_backbone(dict(type='mmpretrain.LeNet5'), (0,))
+
+
+def test_rejects_an_unknown_module_and_names_similar_ones():
+    with pytest.raises(ConfigError, match=r"no module 'layer9' to tap; similar names: .*layer"):
+        TappedBackbone(build_backbone(RESNET, ()), ('layer9',))
+
+
+def test_rejects_a_stage_that_a_built_backbone_does_not_return():
+    with pytest.raises(ConfigError, match=r'has no stage 0; its out_indices are \(3,\)'):
+        TappedBackbone(MODELS.build(RESNET), (0,))
+
+
+def test_rejects_an_output_that_is_overwritten_in_place():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    with pytest.raises(ConfigError, match=r"tap '0': the next layer overwrites this output in place"):
+        TappedBackbone(backbone, ('0',))(backbone, torch.randn(1, 3, 8, 8))
+
+
+def test_rejects_a_module_that_does_not_run():
+    backbone = MODELS.build(RESNET)
+    backbone.spare = nn.Identity()
+    with pytest.raises(ConfigError, match=r"tap 'spare': this module did not run"):
+        TappedBackbone(backbone, ('spare',))(backbone, torch.randn(1, 3, 32, 32))
+
+
+def test_rejects_an_output_that_is_no_feature():
+    with pytest.raises(ConfigError, match=r"tap 'x' puts out dict; a map"):
+        as_map({}, 'x')
+    with pytest.raises(ConfigError, match=r"tap 'x' puts out \(1, 1, 1, 1, 1\)"):
+        as_map(torch.zeros(1, 1, 1, 1, 1), 'x')
