@@ -179,7 +179,7 @@ def host_pipeline(backend: str) -> list:
 def our_pipeline(colors_here: bool, views: list[list[dict]], load: dict) -> list:
     """Loading, both views in one step, packing."""
     transform = MultiViewTransform(views)
-    transform.colors_here = colors_here
+    transform.color_on = 'worker' if colors_here else 'device'
     return [load, transform, dict(type='PackSample')]
 
 
@@ -268,7 +268,7 @@ def small(seconds: float, folder: Path) -> dict:
     load = dict(type='mmcds.LoadImage', array_order='rgb')
     preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=True, num_classes=10)
     on_batch = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=True, num_classes=10)
-    on_batch.view_colors, on_batch.stream = MultiViewTransform(small_views()).colors or (), (0, 0)
+    on_batch.view_colors = tuple(MultiViewTransform(small_views()).colors or ())
 
     def official(library: Any, tensors: bool) -> Callable[[], None]:
         dataset = TwoCrops(list(images), torchvision_views(library, small=True), tensors)

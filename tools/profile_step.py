@@ -33,7 +33,7 @@ from mmcds.cli.launch import (
     set_loader_defaults,
 )
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.hooks import CompileHook, ViewColorHook
+from mmcds.openmmlab.hooks import CompileHook
 
 PARTS = (
     'data wait',
@@ -119,7 +119,7 @@ def run_steps(config: Config, steps: int, warmup: int, trace: str | None) -> tup
     model, wrapper = runner.model, runner.build_optim_wrapper(config.optim_wrapper)
     runner._init_model_weights()
     for hook in runner.hooks:
-        if isinstance(hook, CompileHook | ViewColorHook):  # those that change how a step is computed
+        if isinstance(hook, CompileHook):  # it changes how a step is computed
             hook.before_train(runner)
     device = next(model.parameters()).device
     clock = Clock(torch.cuda.synchronize if device.type == 'cuda' else lambda: None)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.colors import place_colors
 
 OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
@@ -178,7 +179,7 @@ def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
 
 
 def set_loader_defaults(config: Config) -> None:
-    """Give every loader the defaults that users of the host expect, as far as its config is silent.
+    """Give every loader the defaults that users of MMPretrain expect, and decide where colours are computed.
 
     Raises:
         ConfigError: If a loader wants persistent workers without any worker.
@@ -195,6 +196,7 @@ def set_loader_defaults(config: Config) -> None:
                 f'{name}: persistent_workers=True needs num_workers >= 1, got '
                 f'{config[name].get("num_workers", 0)}. Change one of them.'
             )
+    place_colors(config)
 
 
 def prepare_testing(config: Config, checkpoint: str) -> None:

@@ -36,16 +36,16 @@ class MultiViewTransform(BaseTransform):
 
     A pipeline of the usual transforms is recognised (see :func:`mmcds.views.fused_view.fuse`) and runs as one
     step: the same distribution at a fraction of the cost. Its colour, blur and Cutout may then be left to
-    :class:`mmcds.CDSDataPreprocessor`, which does them for a whole batch; :class:`mmcds.openmmlab.hooks.ViewColorHook`
-    arranges that. Any other pipeline runs as it is written.
+    :class:`mmcds.views.preprocessor.CDSDataPreprocessor`, which does them for a whole batch. Any other pipeline runs
+    as it is written.
 
     **Modified keys:** ``img``, ``img_shape``.
 
     Args:
         views: One pipeline (list of transforms or of their configs) per view.
-        color_on: Where training computes colour, blur and Cutout of views that are recognised: ``'worker'``, in the
-            loading process; ``'device'``, on the batch; ``'auto'``, on the batch if the model is on a GPU or the data
-            set is held in memory (:class:`mmcds.data.InMemory`), which is the faster way.
+        color_on: Where colour, blur and Cutout of views that are recognised are computed: ``'worker'``, in the
+            loading process; ``'device'``, on the batch, by a preprocessor that is told the same; ``'auto'``, as
+            :func:`mmcds.openmmlab.colors.place_colors` decides, and in the loading process if nobody asks it.
         fuse: False runs every pipeline as it is written.
 
     Raises:
@@ -64,13 +64,16 @@ class MultiViewTransform(BaseTransform):
         ]
         self.fused = [fuse_view(view.transforms) if fuse else None for view in self.views]
         self.color_on = color_on
-        #: Whether the views leave this transform in their final colours.
-        self.colors_here = True
         if color_on == 'device' and None in self.fused:
             raise ConfigError(
                 f"MultiViewTransform: color_on is 'device', but view {self.fused.index(None)} holds transforms that "
                 "only a loading process can run. Use color_on='worker', or the transforms that fuse() lists."
             )
+
+    @property
+    def colors_here(self) -> bool:
+        """Whether the views leave this transform in their final colours."""
+        return self.color_on != 'device'
 
     @property
     def colors(self) -> list[RandomColor | None] | None:

@@ -1,9 +1,11 @@
 """What happens to a batch on the device, between the loader and the network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import MessageHub
 from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -15,31 +17,48 @@ from mmcds.data.sample_batch import SampleBatch
 from mmcds.views.color import NUM_UNIFORMS, RandomColor, apply_color, keyed_uniforms
 
 
+def run_stream() -> tuple[int, int] | None:
+    """Return seed and training step of the run, from which colours are drawn; None outside a run."""
+    info = MessageHub.get_current_instance().runtime_info
+    return (info['seed'], info['iter']) if {'seed', 'iter'} <= info.keys() else None
+
+
 @MODELS.register_module()
 class CDSDataPreprocessor(ClsDataPreprocessor):
-    """The host's classification preprocessor for V views in training and plain images at test time.
+    """MMPretrain's classification preprocessor for V views in training and plain images at test time.
 
     Views come from the loader as uint8 (N, V, 3, H, W) and leave view-first, normalised, as (V, N, 3, H, W).
-    Images (N, 3, H, W) are treated as the host treats them.
+    Images (N, 3, H, W) are treated as MMPretrain treats them.
 
-    In training it can compute colour, blur and Cutout of the views too, where the batch lives: see
-    :attr:`view_colors`, which :class:`mmcds.openmmlab.hooks.ViewColorHook` sets together with the other end in the loader.
-
-    Attributes:
-        view_colors: Distribution of the colour of every view, None for a view without; empty if the views arrive in
-            their final colours.
-        stream: Seed of the run and number of the training step. What an image gets depends on these two, its
-            ``sample_idx`` and the view alone. None draws from PyTorch's stream.
+    In training it can compute colour, blur and Cutout of the views too, where the batch lives. What an image gets
+    depends on the seed of the run, the training step, its ``sample_idx`` and the view alone: the number of ranks and
+    of workers has no influence, and a resumed run goes on with the same colours. Outside a run the numbers come from
+    PyTorch's stream.
 
     Args:
         num_classes: K. Labels are checked against it while they are still on the CPU; -1 means unlabelled.
+        view_colors: Distribution of the colour of every view, :class:`mmcds.views.RandomColor` or its arguments, None
+            for a view without; empty if the views arrive in their final colours.
         **kwargs: ``mean``, ``std``, ``to_rgb``, ... of :class:`mmpretrain.models.ClsDataPreprocessor`.
+
+    Raises:
+        ConfigError: If ``to_onehot`` is asked for.
     """
 
-    def __init__(self, num_classes: int | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        view_colors: Sequence[RandomColor | Mapping | None] = (),
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get('to_onehot'):
+            raise ConfigError(
+                'CDSDataPreprocessor: to_onehot is True, but the losses compare labels as numbers. Leave it out.'
+            )
         super().__init__(num_classes=num_classes, **kwargs)
-        self.view_colors: Sequence[RandomColor | None] = ()
-        self.stream: tuple[int, int] | None = None
+        self.view_colors = tuple(
+            RandomColor(**color) if isinstance(color, Mapping) else color for color in view_colors
+        )
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalise one batch; see the class for the shapes.
@@ -65,7 +84,7 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         images = torch.empty(views.shape, dtype=dtype, device=views.device)
         for channel in range(3):
             images[:, :, channel] = views[:, :, 2 - channel if self.to_rgb else channel]
-        if training and any(self.view_colors):
+        if training and any(color is not None for color in self.view_colors):
             self._color(images, samples)
         if self._enable_normalize:
             images.sub_(self.mean).div_(self.std)
@@ -79,7 +98,7 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         if len(self.view_colors) != len(images):
             raise ConfigError(
                 f'CDSDataPreprocessor: the batch has {len(images)} view(s), but view_colors describes '
-                f'{len(self.view_colors)}. Both must come from one MultiViewTransform.'
+                f'{len(self.view_colors)}. Both must describe one MultiViewTransform.'
             )
         for number, (color, view) in enumerate(zip(self.view_colors, images, strict=True)):
             if color is None:
@@ -91,7 +110,8 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
                 view.copy_(apply_color(view.flip(1), draw, color).flip(1))
 
     def _uniforms(self, view: int, count: int, samples: Sequence[DataSample] | SampleBatch | None) -> np.ndarray:
-        if self.stream is None:
+        stream = run_stream()
+        if stream is None:
             return torch.rand(count, NUM_UNIFORMS, dtype=torch.float64).numpy()
         indices = [sample.get('sample_idx') for sample in samples] if samples is not None else [None]
         if None in indices:
@@ -99,7 +119,7 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
                 'CDSDataPreprocessor: the colour of an image depends on its sample_idx, but the pipeline did not '
                 "pack it. Keep sample_idx in PackInputs.meta_keys, or set color_on='worker' in MultiViewTransform."
             )
-        return keyed_uniforms(*self.stream, np.asarray(indices), view)
+        return keyed_uniforms(*stream, np.asarray(indices), view)
 
     def _check_labels(self, samples: Sequence[DataSample] | SampleBatch) -> None:
         labels = samples.labels if isinstance(samples, SampleBatch) else None

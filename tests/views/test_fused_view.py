@@ -91,7 +91,7 @@ def test_colours_are_left_out_when_the_batch_is_to_do_them(image):
     bare = MultiViewTransform([view[:2] for view in views])
     transform = MultiViewTransform(views)
     assert not torch.equal(views_of(transform, image), views_of(bare, image))
-    transform.colors_here = False
+    transform.color_on = 'device'
     assert torch.equal(views_of(transform, image), views_of(bare, image))
 
 

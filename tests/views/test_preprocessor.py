@@ -1,8 +1,12 @@
 """The data preprocessor: V views in training, plain images at test time."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from conftest import forget_runs
+from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 from torch.testing import assert_close
 
@@ -58,6 +62,11 @@ def colored(preprocessor, images, indices, training=True):
     return preprocessor(data, training)['inputs']
 
 
+def in_run(seed, step):
+    """Say what a runner says to its message hub."""
+    MessageHub.get_current_instance().update_info_dict(dict(seed=seed, iter=step))
+
+
 @pytest.fixture
 def images():
     return torch.randint(0, 256, (6, 2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -65,9 +74,9 @@ def images():
 
 @pytest.mark.parametrize('to_rgb', [True, False])
 def test_colours_come_before_normalisation_on_the_views_that_have_some(images, to_rgb):
-    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=to_rgb)
-    plain = colored(preprocessor, images, range(6))
-    preprocessor.view_colors, preprocessor.stream = (None, COLOR), (3, 7)
+    plain = colored(CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=to_rgb), images, range(6))
+    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=to_rgb, view_colors=(None, asdict(COLOR)))
+    in_run(3, 7)
     batch = colored(preprocessor, images, range(6))
     assert torch.equal(batch[0], plain[0])
     expected = COLOR.draw(keyed_uniforms(3, 7, np.arange(6), 1))
@@ -78,11 +87,10 @@ def test_colours_come_before_normalisation_on_the_views_that_have_some(images, t
 
 
 def test_colours_do_not_depend_on_the_split_over_ranks_but_on_seed_and_step(images):
-    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=True)
-    preprocessor.view_colors = (COLOR, COLOR)
+    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, to_rgb=True, view_colors=(COLOR, COLOR))
 
     def run(indices, seed=0, step=5):
-        preprocessor.stream = (seed, step)
+        in_run(seed, step)
         return colored(preprocessor, images[indices], indices)
 
     whole = run([0, 1, 2, 3, 4, 5])
@@ -90,7 +98,7 @@ def test_colours_do_not_depend_on_the_split_over_ranks_but_on_seed_and_step(imag
     assert torch.equal(run([0, 1, 2, 3, 4, 5]), whole)
     assert not torch.allclose(run([0, 1, 2, 3, 4, 5], seed=1), whole)
     assert not torch.allclose(run([0, 1, 2, 3, 4, 5], step=6), whole)
-    preprocessor.stream = None
+    forget_runs()
     torch.manual_seed(0)
     first, second = colored(preprocessor, images, range(6)), colored(preprocessor, images, range(6))
     torch.manual_seed(0)
@@ -107,11 +115,11 @@ def test_views_are_padded_to_the_divisor_as_images_are(images):
 
 
 def test_rejects_colours_for_another_number_of_views_and_samples_without_index(images):
-    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD)
-    preprocessor.view_colors, preprocessor.stream = (COLOR,), (0, 0)
+    in_run(0, 0)
+    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, view_colors=(COLOR,))
     with pytest.raises(ConfigError, match=r'the batch has 2 view\(s\), but view_colors describes 1'):
         colored(preprocessor, images, range(6))
-    preprocessor.view_colors = (COLOR, COLOR)
+    preprocessor = CDSDataPreprocessor(mean=MEAN, std=STD, view_colors=(COLOR, COLOR))
     with pytest.raises(ConfigError, match=r'depends on its sample_idx, but the pipeline did not pack it'):
         preprocessor(dict(inputs=images, data_samples=samples(*range(6))), True)
 
@@ -119,16 +127,19 @@ def test_rejects_colours_for_another_number_of_views_and_samples_without_index(i
 @pytest.mark.parametrize('ndim', [4, 5])
 def test_a_batch_of_light_samples_becomes_what_a_list_of_samples_becomes(images, ndim):
     inputs = images if ndim == 5 else images[:, 0]
-    for kwargs in (dict(), dict(to_onehot=True)):
-        preprocessor = CDSDataPreprocessor(num_classes=6, mean=MEAN, std=STD, **kwargs)
-        listed = samples(0, 5, -1 if not kwargs else 1, 2, 3, 4)
-        light = SampleBatch.pack(samples(0, 5, -1 if not kwargs else 1, 2, 3, 4))
-        assert isinstance(light, SampleBatch)
-        ours = preprocessor(dict(inputs=inputs, data_samples=light), True)
-        theirs = preprocessor(dict(inputs=inputs, data_samples=listed), True)
-        assert torch.equal(ours['inputs'], theirs['inputs'])
-        for one, other in zip(ours['data_samples'], theirs['data_samples'], strict=True):
-            assert one.gt_label.equal(other.gt_label)
-            assert one.all_keys() == other.all_keys()
+    preprocessor = CDSDataPreprocessor(num_classes=6, mean=MEAN, std=STD)
+    listed, light = samples(0, 5, -1, 2, 3, 4), SampleBatch.pack(samples(0, 5, -1, 2, 3, 4))
+    assert isinstance(light, SampleBatch)
+    ours = preprocessor(dict(inputs=inputs, data_samples=light), True)
+    theirs = preprocessor(dict(inputs=inputs, data_samples=listed), True)
+    assert torch.equal(ours['inputs'], theirs['inputs'])
+    for one, other in zip(ours['data_samples'], theirs['data_samples'], strict=True):
+        assert one.gt_label.equal(other.gt_label)
+        assert one.all_keys() == other.all_keys()
     with pytest.raises(ConfigError, match=r'sample None has label 7, but labels must be -1 .* or 0 to 5'):
         preprocessor(dict(inputs=inputs, data_samples=SampleBatch.pack(samples(0, 1, 2, 3, 4, 7))))
+
+
+def test_rejects_labels_that_the_losses_cannot_compare():
+    with pytest.raises(ConfigError, match='to_onehot is True, but the losses compare labels as numbers'):
+        CDSDataPreprocessor(num_classes=3, to_onehot=True)

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmcds.core.errors import ConfigError
 from mmcds.views.multi_view import MultiViewTransform, pipeline_steps
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEVICE = 'train_dataloader.dataset.pipeline.1.color_on=device'
 QUICK = [
     'train_dataloader.dataset.indices=16',
@@ -88,10 +88,8 @@ def test_colours_move_to_the_batch_for_the_training_only(tool, tmp_path):
     seen = torch.cat(hook.seen, 1)
     assert torch.equal(seen[0], raw[0]), 'view 0 has no colour'
     assert ((seen[1] - raw[1]).abs().amax((1, 2, 3)) > 0.1).float().mean() > 0.8, 'view 1 gets it after the loader'
-    assert preprocessor.view_colors == ()
-    assert preprocessor.stream is None
-    steps = [s for s in pipeline_steps(runner.train_dataloader.dataset) if isinstance(s, MultiViewTransform)]
-    assert [step.colors_here for step in steps] == [True]
+    test = preprocessor(dict(inputs=torch.cat(hook.raw), data_samples=None), False)['inputs']
+    assert torch.equal(test, raw), 'no colours at test time'
 
 
 @pytest.mark.parametrize('place, colors', [('worker', 0), ('auto', 2)])
@@ -102,17 +100,27 @@ def test_images_in_memory_get_their_colours_on_the_batch_unless_told_otherwise(t
 
 
 def test_without_a_gpu_files_get_their_colours_in_the_loading_process(tool, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmcds.data.InMemory.batched', False)
+    monkeypatch.setattr('mmcds.openmmlab.colors.held_in_memory', lambda dataset: False)
     _, hook = listen(tool, tmp_path, 'train_cfg.max_epochs=1')
     assert hook.colors == ()
 
 
 def test_rejects_colours_of_the_batch_without_the_preprocessor_that_computes_them(tool, tmp_path):
-    runner = build(tool, tmp_path, DEVICE)
-    from mmpretrain.models import ClsDataPreprocessor
+    other = 'data_preprocessor.type=ClsDataPreprocessor'
+    with pytest.raises(ConfigError, match="color_on is 'device', but only the CDSDataPreprocessor"):
+        build(tool, tmp_path, DEVICE, other)
 
-    runner.model.data_preprocessor = ClsDataPreprocessor()
-    with pytest.raises(ConfigError, match="color_on is 'device', but only a CDSDataPreprocessor"):
+
+@pytest.mark.parametrize('wrong', ['never', 'twice', 'other'])
+def test_refuses_a_run_whose_views_get_their_colours_twice_or_never(tool, tmp_path, wrong):
+    runner = build(tool, tmp_path, DEVICE)
+    preprocessor = runner.model.data_preprocessor
+    step = next(s for s in pipeline_steps(runner.train_loop.dataloader.dataset) if isinstance(s, MultiViewTransform))
+    if wrong == 'twice':
+        step.color_on = 'worker'
+    else:
+        preprocessor.view_colors = () if wrong == 'never' else preprocessor.view_colors[::-1]
+    with pytest.raises(ConfigError, match=r'leaves the colours of [02] view'):
         runner.train()
 
 
