@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
-from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 
 MODES = ('squared', 'norm')
 
@@ -89,10 +88,9 @@ class ATSupervision(TeacherSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(loss_weight, views, taps, teacher_taps)
-        at_least_one_tap('ATSupervision', taps)
-        self.positive(power=power)
-        if mode not in MODES:
-            raise ConfigError(f'ATSupervision: mode is {mode!r}; choose one of {", ".join(MODES)}.')
+        self.check_taps()
+        self.check_positive(power=power)
+        self.check_choice('mode', mode, MODES)
         self.power, self.mode = power, mode
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcds.baselines.base import ViewSupervision, at_least_one_tap
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import build_norm, init_heads
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
+from mmcds.core.supervision import ViewSupervision
 from mmcds.core.taps import NetworkInfo
 from mmcds.heads import GlobalAvgPool, sepconv_trunk
 
@@ -164,11 +164,9 @@ class AuxiliarySupervision(ViewSupervision):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(views)
-        owner = type(self).__name__
-        at_least_one_tap(owner, taps)
-        if trunk not in TRUNKS:
-            raise ConfigError(f'{owner}: trunk is {trunk!r}; choose one of {", ".join(TRUNKS)}.')
         self.taps, self.label_smoothing = tuple(taps), label_smoothing
+        self.check_taps()
+        self.check_choice('trunk', trunk, TRUNKS)
         self._form: dict[str, Any] = dict(trunk=trunk, blocks=blocks, widen=widen)
 
     def build(self, network: NetworkInfo) -> None:
@@ -178,7 +176,7 @@ class AuxiliarySupervision(ViewSupervision):
     def classify(self, outputs: StepOutputs) -> tuple[list[Tensor], Tensor]:
         """Logits of every tap on the chosen views, each (len(views) * N, K), and the labels of these rows."""
         logits = self.classifiers([self.select(outputs.features[tap], outputs) for tap in self.taps])
-        return logits, outputs.labels.repeat(len(self.views))
+        return logits, self.select_labels(outputs)
 
     def accuracies(self, logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """``<tap>.accuracy`` of every tap on the labelled rows, in percent."""

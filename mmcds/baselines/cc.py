@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmcds.baselines.base import TeacherSupervision
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact, unit_rows
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 from mmcds.core.taps import NetworkInfo
 
 MODES = ('kernel', 'adjacent')
@@ -112,7 +112,7 @@ class CCSupervision(TeacherSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(loss_weight, views)
-        self.positive(out_channels=out_channels, gamma=gamma, order=order)
+        self.check_positive(out_channels=out_channels, gamma=gamma, order=order)
         if mode not in MODES:
             raise ConfigError(f'CCSupervision: mode is {mode!r}; choose one of {", ".join(MODES)}.')
         self.mode, self.gamma, self.order = mode, gamma, order

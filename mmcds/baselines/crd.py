@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision
 from mmcds.core.distributed import from_first_rank, sum_over_ranks
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact, unit_rows
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 from mmcds.core.taps import NetworkInfo
 from mmcds.losses import gather_embeddings
 
@@ -205,7 +205,7 @@ class CRDSupervision(TeacherSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(loss_weight, views)
-        self.positive(num_negatives=num_negatives, temperature=temperature, out_channels=out_channels)
+        self.check_positive(num_negatives=num_negatives, temperature=temperature, out_channels=out_channels)
         if not 0 <= momentum < 1:
             raise ConfigError(f'CRDSupervision: momentum is {momentum}; it must lie in [0, 1).')
         if positives not in POSITIVES:

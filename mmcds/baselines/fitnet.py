@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
-from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 from mmcds.core.taps import NetworkInfo
 
 REDUCTIONS = ('mean', 'half-sum')
@@ -108,9 +107,8 @@ class FitNetSupervision(TeacherSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(loss_weight, views, taps, teacher_taps)
-        at_least_one_tap('FitNetSupervision', taps)
-        if reduction not in REDUCTIONS:
-            raise ConfigError(f'FitNetSupervision: reduction is {reduction!r}; choose one of {", ".join(REDUCTIONS)}.')
+        self.check_taps()
+        self.check_choice('reduction', reduction, REDUCTIONS)
         self.reduction = reduction
 
     def build(self, network: NetworkInfo) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mmcds.baselines.auxiliary import branch
-from mmcds.baselines.base import ViewSupervision
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import cross_entropy, exact, init_heads
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import ViewSupervision
 from mmcds.core.taps import NetworkInfo
 
 
@@ -147,7 +147,7 @@ class ONESupervision(ViewSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(views)
-        self.positive(temperature=temperature, loss_weight=loss_weight)
+        self.check_positive(temperature=temperature, loss_weight=loss_weight)
         if len(taps) != 1:
             raise ConfigError(f'ONESupervision: taps is {tuple(taps)}; name the one stage from which branches leave.')
         if num_branches < 2:
@@ -199,7 +199,7 @@ class ONESupervision(ViewSupervision):
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the cross-entropy of the other branches and of the ensemble, ``loss_one``, and the weight w."""
-        labels = outputs.labels.repeat(len(self.views))
+        labels = self.select_labels(outputs)
         features = self.select(outputs.features[self.taps[0]], outputs)
         branches, ensemble = self.classify(features, self.select(outputs.logits, outputs))
         weight = ramp_up(outputs.progress, self.ramp)

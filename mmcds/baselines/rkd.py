@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact, unit_rows
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 
 #: Squared distances below this count as 0.
 TINY = 1e-12

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.baselines.base import TeacherSupervision, at_least_one_tap
 from mmcds.core.numerics import exact
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import TeacherSupervision
 
 
 @exact
@@ -62,7 +62,7 @@ class SPSupervision(TeacherSupervision):
         views: Sequence[int] = (0,),
     ) -> None:
         super().__init__(loss_weight, views, taps, teacher_taps)
-        at_least_one_tap('SPSupervision', taps)
+        self.check_taps()
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_similarity`` for every tap of the student."""

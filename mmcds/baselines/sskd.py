@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.baselines.base import ViewSupervision
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import exact, unit_rows
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
+from mmcds.core.supervision import ViewSupervision
 from mmcds.core.taps import NetworkInfo
 from mmcds.methods import kl_divergence
 
@@ -165,7 +165,7 @@ class SSKDSupervision(RotationSupervision):
         similarity_ratio: float = 0.75,
     ) -> None:
         super().__init__(num_views)
-        self.positive(
+        self.check_positive(
             logit_weight=logit_weight,
             rotated_weight=rotated_weight,
             similarity_weight=similarity_weight,

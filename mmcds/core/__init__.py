@@ -5,7 +5,7 @@ from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.plain import ContrastiveDeepSupervision
 from mmcds.core.registry import MODELS, Registry
 from mmcds.core.step import Losses, Supervisions, TrainingStep, is_loss
-from mmcds.core.supervision import Supervision
+from mmcds.core.supervision import Supervision, TeacherSupervision, ViewSupervision
 from mmcds.core.taps import NetworkInfo, TapInfo
 from mmcds.core.teacher import Teacher
 
@@ -23,7 +23,9 @@ __all__ = [
     'Tap',
     'TapInfo',
     'Teacher',
+    'TeacherSupervision',
     'TrainingStep',
+    'ViewSupervision',
     'is_loss',
     'tap_name',
 ]

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mmcds.core.errors import ConfigError
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import Supervision
@@ -53,17 +52,9 @@ class ContrastiveSupervision(Supervision):
             old = self._neck.pop('taps')
             taps = taps or old
         self.taps = tuple(taps)
-        if not self.taps:
-            raise ConfigError(
-                'ContrastiveSupervision: taps is empty, so nothing is supervised. Name at '
-                'least one stage, such as taps=(0, 1, 2).'
-            )
+        self.check_taps()
         self.loss = MODELS.build(loss)
-        if not self.loss.loss_weight > 0:
-            raise ConfigError(
-                f'ContrastiveSupervision: loss_weight is {self.loss.loss_weight}; its heads would never get a '
-                'gradient. Give it a positive weight, or remove the supervision by setting it to None.'
-            )
+        self.check_positive(loss_weight=self.loss.loss_weight)  # or its heads would never get a gradient
         self.gather = gather
 
     def build(self, network: NetworkInfo) -> None:

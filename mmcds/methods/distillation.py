@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import at_least_float32
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
-from mmcds.core.supervision import Supervision
+from mmcds.core.supervision import TeacherSupervision
 from mmcds.core.taps import NetworkInfo
 
 MODES = ('frobenius', 'mse_row')
@@ -37,8 +38,7 @@ def distance(student: Tensor, teacher: Tensor, mode: str) -> Tensor:
     References:
         https://arxiv.org/abs/2207.05306, Equations 7 and 8.
     """
-    at_least = torch.promote_types(student.dtype, torch.float32)
-    difference = (student.to(at_least) - teacher.to(at_least)).flatten(1)
+    difference = (at_least_float32(student) - at_least_float32(teacher)).flatten(1)
     if mode == 'frobenius':
         return torch.linalg.vector_norm(difference)
     return difference.square().sum(1).mean()
@@ -61,9 +61,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     References:
         https://arxiv.org/abs/2207.05306, Equation 9.
     """
-    student, teacher = (
-        logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature for logits in (student, teacher)
-    )
+    student, teacher = at_least_float32(student) / temperature, at_least_float32(teacher) / temperature
     return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
 
 
@@ -80,33 +78,12 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) ->
     Returns:
         Scalar >= 0, at least float32; there is no factor tau^2.
     """
-    student, teacher = (
-        logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature for logits in (student, teacher)
-    )
+    student, teacher = at_least_float32(student) / temperature, at_least_float32(teacher) / temperature
     return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction='batchmean', log_target=True)
 
 
-def _check(owner: str, mode: str, allowed: Sequence[str], loss_weight: float) -> None:
-    if mode not in allowed:
-        raise ConfigError(f'{owner}: mode is {mode!r}; choose one of {", ".join(allowed)}.')
-    if not loss_weight > 0:
-        raise ConfigError(
-            f'{owner}: loss_weight is {loss_weight}; give it a positive weight, or remove the '
-            'supervision by setting it to None.'
-        )
-
-
-def _check_pairs(owner: str, student: Sequence[Tap], teacher: Sequence[Tap]) -> None:
-    if len(student) != len(teacher):
-        raise ConfigError(
-            f'{owner}: the student has taps {tuple(student)} and the teacher {tuple(teacher)}, so '
-            'they do not correspond. Give both as many, in the same order, by taps and '
-            'teacher_taps.'
-        )
-
-
 @MODELS.register
-class EmbeddingDistillation(Supervision):
+class EmbeddingDistillation(TeacherSupervision):
     r"""Draw the student's contrastive embeddings to the teacher's, on every stage and in all views.
 
     .. math:: \lambda_2 \sum_{s} \lVert c^T_s(x^T_s) - c^S_s(x^S_s) \rVert_2 \qquad \text{(Eq. 8)}
@@ -127,8 +104,6 @@ class EmbeddingDistillation(Supervision):
         ConfigError: If mode or weight are wrong, or, when built, if the taps do not correspond.
     """
 
-    needs_teacher = True
-
     def __init__(
         self,
         student: str = 'cds',
@@ -138,10 +113,10 @@ class EmbeddingDistillation(Supervision):
         taps: Sequence[Tap] | None = None,
         teacher_taps: Sequence[Tap] | None = None,
     ) -> None:
-        super().__init__()
-        _check('EmbeddingDistillation', mode, MODES, loss_weight)
+        super().__init__(loss_weight, views=None)
+        self.check_choice('mode', mode, MODES)
         self.embeddings_of, self.teacher_embeddings_of = (student,), (teacher,)
-        self.mode, self.loss_weight = mode, loss_weight
+        self.mode = mode
         self._chosen = taps, teacher_taps
 
     def build(self, network: NetworkInfo) -> None:
@@ -157,9 +132,9 @@ class EmbeddingDistillation(Supervision):
                         f'EmbeddingDistillation: {who} names {tap!r}, but embeddings exist for '
                         f'{tuple(there)}. Choose among them.'
                     )
-        self.pairs = tuple(zip(taps or own, teacher_taps or others, strict=False))
-        _check_pairs('EmbeddingDistillation', tuple(taps or own), tuple(teacher_taps or others))
-        for tap, teacher_tap in self.pairs:
+        self.check_pairs(tuple(taps or own), tuple(teacher_taps or others))
+        self.tap_pairs = tuple(zip(taps or own, teacher_taps or others, strict=True))
+        for tap, teacher_tap in self.tap_pairs:
             stride, expected = network.taps[tap].stride, network.teacher.taps[teacher_tap].stride
             if self._chosen == (None, None) and stride != expected:
                 raise ConfigError(
@@ -170,7 +145,7 @@ class EmbeddingDistillation(Supervision):
         self.adapters = nn.ModuleDict(
             {
                 tap_name(tap): nn.Linear(own[tap], others[teacher_tap])
-                for tap, teacher_tap in self.pairs
+                for tap, teacher_tap in self.tap_pairs
                 if own[tap] != others[teacher_tap]
             }
         )
@@ -182,7 +157,7 @@ class EmbeddingDistillation(Supervision):
         others = outputs.teacher.embeddings[self.teacher_embeddings_of[0]]
         losses = {}
         with torch.autocast(outputs.logits.device.type, enabled=False):
-            for tap, teacher_tap in self.pairs:
+            for tap, teacher_tap in self.tap_pairs:
                 name, rows = tap_name(tap), own[tap].flatten(0, 1)
                 if name in self.adapters:
                     rows = self.adapters[name](rows.to(next(self.adapters[name].parameters()).dtype))
@@ -193,7 +168,7 @@ class EmbeddingDistillation(Supervision):
 
 
 @MODELS.register
-class LogitDistillation(Supervision):
+class LogitDistillation(TeacherSupervision):
     r"""Draw the student's class probabilities to the teacher's.
 
     .. math:: \lambda_3 L_{KL}\bigl(c^T_K(x), c^S_K(x)\bigr) \qquad \text{(Eq. 9)}
@@ -213,8 +188,6 @@ class LogitDistillation(Supervision):
         ConfigError: If a value is out of range, or, when built, if the teacher has other classes.
     """
 
-    needs_teacher = True
-
     def __init__(
         self,
         temperature: float = 3.0,
@@ -223,13 +196,10 @@ class LogitDistillation(Supervision):
         views: Sequence[int] = (0,),
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        _check('LogitDistillation', mode, ('soft_ce', 'kl'), loss_weight)
-        if not temperature > 0:
-            raise ConfigError(f'LogitDistillation: temperature is {temperature}; it must be positive.')
-        if not views or min(views) < 0:
-            raise ConfigError(f'LogitDistillation: views is {tuple(views)}; name at least one, counted from 0.')
-        self.temperature, self.views, self.min_views = temperature, list(views), max(views) + 1
+        super().__init__(loss_weight, views)
+        self.check_choice('mode', mode, ('soft_ce', 'kl'))
+        self.check_positive(temperature=temperature)
+        self.temperature = temperature
         self.function = soft_cross_entropy if mode == 'soft_ce' else kl_divergence
         self.loss_weight = loss_weight * (temperature**2 if scale_by_temperature else 1)
 
@@ -244,10 +214,7 @@ class LogitDistillation(Supervision):
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_logit`` and the share of images that both put into the same class."""
-        assert outputs.teacher is not None
-        student, teacher = (
-            side.per_view(side.logits)[self.views].flatten(0, 1) for side in (outputs, outputs.teacher)
-        )
+        student, teacher = self.logits(outputs)
         return {
             'loss_logit': self.loss_weight * self.function(student, teacher, self.temperature),
             'teacher_agreement': (student.argmax(1) == teacher.argmax(1)).float().mean(),
@@ -255,7 +222,7 @@ class LogitDistillation(Supervision):
 
 
 @MODELS.register
-class FeatureDistillation(Supervision):
+class FeatureDistillation(TeacherSupervision):
     r"""Draw the backbone's own features to the teacher's: the naive form that Section 5.3 compares with.
 
     .. math:: \lambda \sum_{s} \lVert x^T_s - x^S_s \rVert_2 \qquad \text{(Eq. 7)}
@@ -273,8 +240,6 @@ class FeatureDistillation(Supervision):
         ConfigError: If mode, weight or taps are wrong.
     """
 
-    needs_teacher = True
-
     def __init__(
         self,
         taps: Sequence[Tap],
@@ -282,14 +247,10 @@ class FeatureDistillation(Supervision):
         mode: str = 'frobenius',
         loss_weight: float = 0.1,
     ) -> None:
-        super().__init__()
-        _check('FeatureDistillation', mode, MODES, loss_weight)
-        self.taps = tuple(taps)
-        self.teacher_taps = tuple(taps if teacher_taps is None else teacher_taps)
-        if not self.taps:
-            raise ConfigError('FeatureDistillation: taps is empty. Name at least one stage, such as taps=(0, 1, 2).')
-        _check_pairs('FeatureDistillation', self.taps, self.teacher_taps)
-        self.mode, self.loss_weight = mode, loss_weight
+        super().__init__(loss_weight, None, taps, teacher_taps)
+        self.check_taps()
+        self.check_choice('mode', mode, MODES)
+        self.mode = mode
 
     def build(self, network: NetworkInfo) -> None:
         """Build an adapter where the widths differ."""
@@ -302,10 +263,9 @@ class FeatureDistillation(Supervision):
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_feature`` for every tap of the student."""
-        assert outputs.teacher is not None
         losses = {}
-        for tap, teacher_tap in zip(self.taps, self.teacher_taps, strict=True):
-            name, student, teacher = tap_name(tap), outputs.features[tap], outputs.teacher.features[teacher_tap]
+        for tap, (student, teacher) in zip(self.taps, self.pairs(outputs), strict=True):
+            name = tap_name(tap)
             if name in self.adapters:
                 student = self.adapters[name](student)
             size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))

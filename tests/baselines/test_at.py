@@ -67,5 +67,5 @@ def test_supervision_adds_the_weighted_loss_of_every_pair():
 def test_bad_input_is_named():
     with pytest.raises(ConfigError, match="mode is 'paper'; choose one of squared, norm"):
         ATSupervision(mode='paper')
-    with pytest.raises(ConfigError, match='power is 0; it must be above 0'):
+    with pytest.raises(ConfigError, match='power is 0; give it a positive value'):
         ATSupervision(power=0)

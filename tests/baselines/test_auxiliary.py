@@ -6,7 +6,8 @@ from conftest import build_on_meta
 from torch.testing import assert_close
 
 from mmcds.baselines import DHMSupervision, DKSSupervision, DSNSupervision
-from mmcds.baselines.auxiliary import AuxiliaryClassifiers, cross_entropy
+from mmcds.baselines.auxiliary import AuxiliaryClassifiers
+from mmcds.core.numerics import cross_entropy
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import NetworkInfo, TapInfo
 from mmcds.heads import CDSNeck

@@ -76,5 +76,5 @@ def test_the_teachers_embedding_is_trained_on_request_only():
 def test_bad_input_is_named():
     with pytest.raises(ConfigError, match="mode is 'rbf'; choose one of kernel, adjacent"):
         CCSupervision(mode='rbf')
-    with pytest.raises(ConfigError, match='gamma is 0; it must be above 0'):
+    with pytest.raises(ConfigError, match='gamma is 0; give it a positive value'):
         CCSupervision(gamma=0)

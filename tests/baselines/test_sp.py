@@ -47,5 +47,5 @@ def test_supervision_is_the_weighted_sum_over_taps():
     values = supervision(found)
     assert_close(values['stage3.loss_similarity'], 5 * similarity_loss(found.features[3], found.teacher.features[3]))
     assert len(values) == 2
-    with pytest.raises(ConfigError, match='loss_weight is 0; it must be above 0'):
+    with pytest.raises(ConfigError, match='loss_weight is 0; give it a positive value'):
         SPSupervision(loss_weight=0)

@@ -124,7 +124,7 @@ def test_a_broken_image_is_reported_instead_of_trained_on():
         (dict(taps=(), neck=dict(type='CDSNeck')), r'taps is empty.*taps=\(0, 1, 2\)'),
         (
             dict(loss=dict(type='SupConLoss', loss_weight=0.0)),
-            'loss_weight is 0.0; its heads would never get a gradient',
+            'loss_weight is 0.0; give it a positive value',
         ),
     ],
 )
