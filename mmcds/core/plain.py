@@ -223,7 +223,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         self.supervisions.check_teacher(teacher is not None)
         if teacher is None or isinstance(teacher, Teacher):
             return teacher
-        taps, embeddings_of = taps_of_teacher(self.supervisions.values())
+        taps, embeddings_of = taps_of_teacher(self.supervisions.parts())
         if not isinstance(teacher, ContrastiveDeepSupervision):
             if embeddings_of:
                 raise ConfigError(
@@ -251,8 +251,8 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         Args:
             labels: Class of every image by its index in the data set, -1 where it is unlabelled. (n,).
         """
-        for supervision in self.supervisions.values():
-            supervision.prepare(labels)
+        for part in self.supervisions.parts():
+            part.prepare(labels)
 
     def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
         """Pass rows (M, 3, H, W) through the network."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,13 +65,17 @@ class Supervisions(nn.ModuleDict):
             supervision.name = name
         super().__init__(built)
 
+    def parts(self) -> list[Supervision]:
+        """Return the supervisions, in their order."""
+        return [cast(Supervision, part) for part in self.values()]
+
     def all_taps(self) -> tuple[Tap, ...]:
         """Return the places of the network where someone listens."""
-        return tuple(dict.fromkeys(tap for supervision in self.values() for tap in supervision.taps))
+        return tuple(dict.fromkeys(tap for part in self.parts() for tap in part.taps))
 
     def users_of_teacher(self) -> list[Supervision]:
         """Return those that compare with a teacher."""
-        return [supervision for supervision in self.values() if supervision.needs_teacher]
+        return [part for part in self.parts() if part.needs_teacher]
 
     def check_teacher(self, given: bool) -> None:
         """Check that there is a teacher if and only if someone listens to it.
@@ -93,7 +97,7 @@ class Supervisions(nn.ModuleDict):
 
     def embedding_channels(self) -> dict[str, Mapping[Tap, int]]:
         """Return the widths of what every supervision embeds."""
-        return {name: supervision.embedding_channels for name, supervision in self.items()}
+        return {part.name: part.embedding_channels for part in self.parts()}
 
     def build(self, network: NetworkInfo) -> None:
         """Let the supervisions create their parameters, those first whose embeddings others read.
@@ -103,9 +107,9 @@ class Supervisions(nn.ModuleDict):
         with torch.random.fork_rng(devices=[]):
             for reads in (False, True):
                 network = replace(network, embeddings=self.embedding_channels())
-                for supervision in self.values():
-                    if bool(supervision.embeddings_of) == reads:
-                        supervision.build(network)
+                for part in self.parts():
+                    if bool(part.embeddings_of) == reads:
+                        part.build(network)
 
     def init_weights(self) -> None:
         """Draw the first weights of all supervisions, in their order."""
@@ -137,7 +141,7 @@ class TrainingStep:
     @property
     def min_views(self) -> int:
         """Views per image that a step needs."""
-        return max([part.min_views for part in self.supervisions.values()] + [max(self.ce_views) + 1])
+        return max([part.min_views for part in self.supervisions.parts()] + [max(self.ce_views) + 1])
 
     def run(self, views: Tensor, labels: Tensor, sample_idx: Tensor | None, progress: float) -> StepOutputs:
         """Pass the views (V, N, 3, H, W) through the network and let every supervision embed; no teacher."""
@@ -151,7 +155,7 @@ class TrainingStep:
             sample_idx=sample_idx,
             progress=progress,
         )
-        return replace(outputs, embeddings={name: part.embed(outputs) for name, part in self.supervisions.items()})
+        return replace(outputs, embeddings={part.name: part.embed(outputs) for part in self.supervisions.parts()})
 
     def step_outputs(
         self, views: Tensor, labels: Tensor, sample_idx: Tensor | None = None, progress: float = 0.0, **how: Any
@@ -175,10 +179,10 @@ class TrainingStep:
                 'needed by the supervisions and ce_views. Give MultiViewTransform, or your own transform, that many '
                 'views.'
             )
-        for name, supervision in self.supervisions.items():
-            if supervision.needs_sample_idx and sample_idx is None:
+        for part in self.supervisions.parts():
+            if part.needs_sample_idx and sample_idx is None:
                 raise ConfigError(
-                    f'{type(self).__name__}: supervision {name!r} needs sample_idx, but the data loader did '
+                    f'{type(self).__name__}: supervision {part.name!r} needs sample_idx, but the data loader did '
                     'not say it. Keep sample_idx in PackInputs.meta_keys, or pass it to the call.'
                 )
         outputs = self.run(views, labels, sample_idx, progress)
@@ -194,7 +198,7 @@ class TrainingStep:
     def supervise(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<supervision>.<name>`` for every value of every supervision."""
         return {
-            f'{name}.{key}': value for name, part in self.supervisions.items() for key, value in part(outputs).items()
+            f'{part.name}.{key}': value for part in self.supervisions.parts() for key, value in part(outputs).items()
         }
 
 

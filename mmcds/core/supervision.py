@@ -136,18 +136,18 @@ class ViewSupervision(Supervision):
             raise ConfigError(
                 f'{type(self).__name__}: views is {tuple(views)}; name at least one view, counted from 0.'
             )
-        self.views = None if views is None else tuple(views)
-        self.min_views = 1 if views is None else max(views) + 1
+        self.views = tuple(views or ())  # empty means all
+        self.min_views = max(self.views, default=0) + 1
 
     def select(self, rows: Tensor, outputs: StepOutputs) -> Tensor:
         """Return the rows (M, ...) of the chosen views, (len(views) * N, ...)."""
-        if self.views is None or outputs.num_views == 1:
+        if not self.views or outputs.num_views == 1:
             return rows
         return outputs.per_view(rows)[list(self.views)].flatten(0, 1)
 
     def select_labels(self, outputs: StepOutputs) -> Tensor:
         """Return the labels of the rows of the chosen views, (len(views) * N,)."""
-        return outputs.labels.repeat(outputs.num_views if self.views is None else len(self.views))
+        return outputs.labels.repeat(len(self.views) or outputs.num_views)
 
 
 class TeacherSupervision(ViewSupervision):

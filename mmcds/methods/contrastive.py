@@ -85,7 +85,8 @@ class ContrastiveSupervision(Supervision):
             name = tap_name(tap)
             if self.gather:
                 whole = gather_embeddings(embeddings, outputs.labels if classes is None else None)
-                classes = number_classes(whole.labels) if classes is None else classes
+                if whole.labels is not None:  # those of the first tap serve all
+                    classes = number_classes(whole.labels)
                 loss = self.loss(whole.embeddings, classes, local=whole.local, num_ranks=whole.num_ranks)
             else:
                 loss = self.loss(embeddings, classes)

@@ -280,7 +280,8 @@ class ONEClassifier(CDSClassifier):
     def ensemble(self, inputs: Tensor) -> Tensor:
         """Return logits (N, K) of the ensemble for images (N, 3, H, W)."""
         features, _, logits = self.forward_rows(inputs)
-        return self.supervisions[self.member].classify_ensemble(features, logits)
+        member: Any = self.supervisions[self.member]
+        return member.classify_ensemble(features, logits)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
         """Run as MMPretrain's classifier; predictions and tensors are the ensemble's logits."""

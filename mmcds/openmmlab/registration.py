@@ -101,9 +101,9 @@ def register() -> None:
         from mmpretrain.registry import MODELS as THEIRS
 
         import_module('mmcds.registry')
-        for folder in _PLAIN:
-            if find_spec(f'mmcds.{folder}') is not None:
-                import_module(f'mmcds.{folder}')
+        for package in _PLAIN:
+            if find_spec(f'mmcds.{package}') is not None:
+                import_module(f'mmcds.{package}')
         MODELS.mirror(lambda cls: THEIRS.register_module(module=cls))
         MODELS.fallback = THEIRS.build
         for module in _MODULES:

@@ -108,7 +108,7 @@ class LoadedTeacher(Teacher):
                 'CDSClassifier, with backbone, neck and head. Name such a config.'
             )
         own = model.get('supervisions') or {}
-        taps, names = taps_of_teacher(supervisions.values())
+        taps, names = taps_of_teacher(supervisions.parts())
         for name in names:
             if not own.get(name):
                 raise ConfigError(

@@ -72,8 +72,8 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         if not isinstance(inputs, Tensor) or inputs.ndim != 5:
             if not isinstance(samples, SampleBatch):
                 return super().forward(data, training)
-            moved = list(samples.to(self.device))  # all labels at once, where MMPretrain moves one by one
-            return {**super().forward({**data, 'data_samples': None}, training), 'data_samples': moved}
+            listed = list(samples.to(self.device))  # all labels at once, where MMPretrain moves one by one
+            return {**super().forward({**data, 'data_samples': None}, training), 'data_samples': listed}
         moved = samples.to(self.device) if isinstance(samples, SampleBatch) else self.cast_data(samples)
         views = self.cast_data(inputs).transpose(0, 1)
         return {**data, 'inputs': self._prepare(views, moved, training), 'data_samples': moved}
