@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import compare_state, model_state
+from mmcds.openmmlab.checkpoint import check_architecture, model_state
 
 
 def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) -> None:
@@ -50,13 +50,7 @@ def main(argv: list[str] | None = None) -> None:
             f'-n is {args.num_images}, but the test set has {len(dataset)} images. Ask for 1 to so many.'
         )
     state = model_state(CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu'))
-    missing, differing = compare_state(model.state_dict(), state)
-    if missing or differing:
-        raise ConfigError(
-            f'{args.checkpoint} is no checkpoint of this detector: {len(missing)} tensors are missing and '
-            f'{len(differing)} have another shape, such as {(differing + missing)[0]}. Use the config with which it '
-            'was trained.'
-        )
+    check_architecture(model.state_dict(), state, args.checkpoint)
     model.load_state_dict(state)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     classes = dataset.metainfo['classes']

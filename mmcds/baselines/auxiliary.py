@@ -13,6 +13,8 @@ from mmcds.core.taps import NetworkInfo
 from mmcds.heads import GlobalAvgPool, sepconv_trunk
 
 TRUNKS = ('sepconv', 'branch', 'pool')
+#: What the residual stages of MMPretrain's ResNets take from their network, where it has it.
+RES_LAYER = ('block', 'style', 'avg_down', 'with_cp')
 
 
 class AuxiliaryClassifiers(nn.Module):
@@ -118,19 +120,14 @@ def branch(
         wider = (network.final.channels >> (last - stage)) * (widen if deepest else 1)
         layers.append(
             backbone.make_res_layer(
-                block=backbone.block,
                 num_blocks=number,
                 in_channels=width,
                 out_channels=wider,
                 expansion=backbone.expansion,
                 stride=2,
-                dilation=1,
-                style=backbone.style,
-                avg_down=backbone.avg_down,
-                with_cp=backbone.with_cp,
                 conv_cfg=backbone.conv_cfg,
                 norm_cfg=backbone.norm_cfg,
-                drop_path_rate=0.0,
+                **{name: getattr(backbone, name) for name in RES_LAYER if hasattr(backbone, name)},
             )
         )
         width = wider

@@ -76,8 +76,8 @@ class PreActResNet(BaseBackbone):
     """Identity mappings in deep residual networks (https://arxiv.org/abs/1603.05027).
 
     Parameters are those of timm's ``resnetv2_18``, ``34``, ``50`` and ``101``. What stage s puts out is what the
-    first block of the next stage makes of it by BatchNorm and ReLU, so a tap needs no layers of its own and hears
-    non-negative maps as in a plain ResNet; the last stage is followed by the network's own BatchNorm and ReLU.
+    first block of the next stage makes of it by BatchNorm and ReLU, so taps see non-negative maps as in a plain ResNet;
+    the last stage is followed by the network's own BatchNorm and ReLU.
 
     Args:
         depth: 18, 34, 50 or 101.
@@ -97,10 +97,7 @@ class PreActResNet(BaseBackbone):
 
     depths = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3)), 101: (4, (3, 4, 23, 3))}
     num_stages = 4
-    # what mmcds.baselines.auxiliary.branch asks of a backbone of residual blocks
-    block = PreActBlock
-    preactivation = True
-    style, avg_down, with_cp = 'pytorch', False, False
+    preactivation = True  # stages pass on maps that are not activated yet
 
     def __init__(
         self,
@@ -162,9 +159,8 @@ class PreActResNet(BaseBackbone):
         stride: int,
         conv_cfg: dict | None,
         norm_cfg: dict,
-        **unused,
     ) -> nn.Module:
-        """Build a stage; further arguments of the host's layers mean nothing here."""
+        """Build a stage."""
         return Sequential(
             *(
                 PreActBlock(
