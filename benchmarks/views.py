@@ -64,7 +64,7 @@ def colour(backend: str) -> list[dict]:
 
 
 def image_views(backend: str = 'cv2') -> list[list[dict]]:
-    """The two ImageNet views of the released code, as host transforms."""
+    """The two ImageNet views of the released code, as transforms of MMPretrain."""
     crop = dict(type='RandomResizedCrop', scale=224, backend=backend)
     return [[crop, FLIP], [dict(crop, crop_ratio_range=(0.2, 1.0)), FLIP, *colour(backend)]]
 
@@ -280,7 +280,7 @@ def small(seconds: float, folder: Path) -> dict:
 
         return call
 
-    def host() -> Callable[[], None]:
+    def one_by_one() -> Callable[[], None]:
         pipeline = [load, MultiViewTransform(small_views(), fuse=False), dict(type='PackInputs')]
         dataset = RandomSmallImages(ann_file=str(count), pipeline=pipeline)
         loader = DataLoader(dataset, batch_size=batch, shuffle=True, collate_fn=mm_collate)
@@ -304,7 +304,7 @@ def small(seconds: float, folder: Path) -> dict:
     contestants = {
         'PIL + torchvision': official(v1, False),
         'torchvision v2, uint8': official(v2, True),
-        'MMPretrain transforms one by one': host(),
+        'MMPretrain transforms one by one': one_by_one(),
         'ours, colour by OpenCV': ours(True),
         'ours, colour on the batch': ours(False),
     }

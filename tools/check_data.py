@@ -109,7 +109,7 @@ def read_splits(name: str) -> tuple[Path, list[Split], list[str]]:
             with DefaultScope.overwrite_default_scope('mmpretrain'):
                 dataset = DATASETS.build(settings)
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-        except Exception as error:  # readers of the host have errors of their own
+        except Exception as error:  # readers of MMPretrain have errors of their own
             if unloadable_dataset(error) is None:
                 raise
             faults.append(f'{settings["split"]} cannot be loaded: {" ".join(str(error).split())}')

@@ -2,7 +2,7 @@
 """Where the time of your training goes: python tools/profile_step.py CONFIG, with the options of tools/train.py.
 
 Runs some steps of the config's own loader, model and optimiser and prints how long each part takes. Work dirs are not
-touched. On a GPU the parts are synchronised with the host, so their sum is an upper bound of the step in training.
+touched. On a GPU the parts are synchronised with the CPU, so their sum is an upper bound of the step in training.
 """
 
 import json
@@ -37,7 +37,7 @@ from mmcds.openmmlab.hooks import CompileHook
 
 PARTS = (
     'data wait',
-    'host to device, preprocessing',
+    'CPU to device, preprocessing',
     'backbone',
     'heads',
     'teacher',
@@ -101,7 +101,7 @@ class Clock:
 
 def watch_model(clock: Clock, model: nn.Module) -> None:
     """Name the parts of a model."""
-    clock.watch(model.data_preprocessor, 'host to device, preprocessing')
+    clock.watch(model.data_preprocessor, 'CPU to device, preprocessing')
     clock.watch(model.backbone, 'backbone')
     for supervision in getattr(model, 'supervisions', nn.ModuleDict()).values():
         clock.watch(supervision, 'losses')

@@ -44,8 +44,7 @@ def stages_of(backbone: nn.Module) -> list[nn.Module]:
 def recompute_stages(backbone: nn.Module) -> Iterator[None]:
     """Let every stage of a backbone drop what its backward pass needs, within this context.
 
-    Losses, gradients and running statistics stay what they were: random numbers are drawn again alike, and
-    BatchNorm counts a batch once.
+    Losses and gradients stay what they were: the RNG state is restored, and BatchNorm statistics update once.
     """
 
     def contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

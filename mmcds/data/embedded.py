@@ -14,11 +14,11 @@ from mmcds.data.in_memory import InMemory
 class EmbeddedFashionMNIST(InMemory, FashionMNIST):
     """The first 500 training and 200 test images of every class of Fashion-MNIST, in the original order.
 
-    Read by the host's class from ``mmcds/data/fashion_mnist``, where the licence (MIT) lies beside them.
+    Read by MMPretrain's class from ``mmcds/data/fashion_mnist``, where the licence (MIT) lies beside them.
     28 x 28, grey, ten classes; see :class:`InMemory`. https://arxiv.org/abs/1708.07747.
 
     Args:
-        split: ``'train'`` or ``'test'``; it alone decides which images are read (the host looks at
+        split: ``'train'`` or ``'test'``; it alone decides which images are read (MMPretrain looks at
             ``test_mode`` instead).
         data_root: Folder with the four uncompressed IDX files; give one to use the full data set instead.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.FashionMNIST`.
@@ -35,7 +35,7 @@ class EmbeddedFashionMNIST(InMemory, FashionMNIST):
         super().__init__(data_root=data_root, split=split, test_mode=split == 'test', download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Read the IDX files without the host's warnings about how it copies arrays."""
+        """Read the IDX files without MMPretrain's warnings about how it copies arrays."""
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='The given NumPy array is not writable')
             warnings.filterwarnings('ignore', message="__array__ implementation doesn't accept a copy keyword")

@@ -13,12 +13,14 @@ from mmcds.data.sample_batch import SampleBatch, ViewBatch
 
 
 class InMemory(BaseDataset):
-    """First base of a data set whose samples hold their image, ``img``, all of one size; the second one reads them.
+    """Mixin that serves whole batches from one array; list it first: ``class X(InMemory, CIFAR10)``.
+
+    The samples of the other base hold their image, ``img``, all of one size.
 
     The loader asks it for a whole batch. If every step of the pipeline can take one (``LoadImage``, a
     ``MultiViewTransform`` that recognises its views, ``PackInputs`` at the end), the batch is cut from one array
     without going through the pipeline image by image: the same distribution of views, at a fraction of the cost.
-    For other pipelines, and where a single image is asked for, everything is as in the host. Use it with
+    For other pipelines, and where a single image is asked for, everything is as in MMPretrain. Use it with
     ``collate_fn=dict(type='collate_samples')``.
     """
 

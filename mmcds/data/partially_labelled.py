@@ -109,7 +109,7 @@ class PartiallyLabelledDataset:
         if not isinstance(built, BaseDataset):
             raise ConfigError(
                 f'PartiallyLabelledDataset: {type(built).__name__} is a wrapper or no data set of '
-                'the host. Wrap the data set itself, and put other wrappers around this one.'
+                'MMPretrain. Wrap the data set itself, and put other wrappers around this one.'
             )
         return built
 

@@ -77,7 +77,7 @@ class SampleBatch:
 
 
 class ViewBatch:
-    """A batch that was made in one go, for :func:`collate_samples`; to any other collate function, N samples.
+    """Prebuilt batch for :func:`collate_samples`; other collate functions see N samples.
 
     Args:
         inputs: Views of all images, (N, V, 3, H, W), uint8.

@@ -1,4 +1,4 @@
-"""Stanford Dogs, the fine-grained set of Tables 5 and 6 that the host lacks."""
+"""Stanford Dogs, the fine-grained set of Tables 5 and 6 that MMPretrain lacks."""
 
 import struct
 import zlib

@@ -47,7 +47,7 @@ class CheckedCocoDataset(CocoDataset):
         return data_list
 
     def filter_data(self) -> list[dict]:
-        """What the host keeps of the images, which must not be nothing."""
+        """What MMPretrain keeps of the images, which must not be nothing."""
         kept = super().filter_data()
         if not kept:
             raise ConfigError(
@@ -57,7 +57,7 @@ class CheckedCocoDataset(CocoDataset):
         return kept
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """Check the annotations of one image before the host sorts them out."""
+        """Check the annotations of one image before MMPretrain sorts them out."""
         image = raw_data_info['raw_img_info']
         if getattr(self, '_names', None) is not self.coco.cats:  # the first image
             self._check_classes()

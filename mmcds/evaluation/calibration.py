@@ -219,7 +219,7 @@ class CalibrationError(BaseMetric):
 
 
 def stack_predictions(data_samples: Sequence[dict]) -> tuple[Tensor, Tensor]:
-    """Scores (N, K) and labels (N,) of the host's predictions, on the CPU.
+    """Scores (N, K) and labels (N,) of MMPretrain's predictions, on the CPU.
 
     Raises:
         ConfigError: If a prediction has no scores, or its image not exactly one label.

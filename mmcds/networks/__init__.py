@@ -1,4 +1,4 @@
-"""Networks of the paper that the host lacks, and forms of the host's networks for small images."""
+"""Networks of the paper that MMPretrain lacks, and forms of MMPretrain's networks for small images."""
 
 from mmcds.after_import import require
 

@@ -1,6 +1,6 @@
-"""Forms of the host's networks for images of 32 pixels: another stem, and nothing else.
+"""Forms of MMPretrain's networks for images of 32 pixels: another stem, and nothing else.
 
-Residual networks get the stem of the host's ``ResNet_CIFAR``, one 3x3 convolution of stride 1 without pooling.
+Residual networks get the stem of MMPretrain's ``ResNet_CIFAR``, one 3x3 convolution of stride 1 without pooling.
 The mobile networks keep their stem's 3x3 convolution, with stride 1 and without pooling, so their parameters are
 those of the ImageNet form, to the last shape. No stage changes its stride.
 """
@@ -25,7 +25,7 @@ class ResNeXt_CIFAR(ResNeXt, ResNet_CIFAR):
 
 @MODELS.register_module()
 class ShallowResNet_CIFAR(ResNet_CIFAR):
-    """The host's ``ResNet_CIFAR`` with depth 10 too: one basic block in every stage."""
+    """MMPretrain's ``ResNet_CIFAR`` with depth 10 too: one basic block in every stage."""
 
     arch_settings = {10: (BasicBlock, (1, 1, 1, 1)), **ResNet_CIFAR.arch_settings}
 

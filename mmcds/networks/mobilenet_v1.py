@@ -1,4 +1,4 @@
-"""MobileNetV1, which the host lacks."""
+"""MobileNetV1, which MMPretrain lacks."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""SE-ResNet of basic blocks: depths 18 and 34, which the host's SEResNet lacks."""
+"""SE-ResNet of basic blocks: depths 18 and 34, which MMPretrain's SEResNet lacks."""
 
 from mmpretrain.models.backbones import ResNet_CIFAR, SEResNet
 from mmpretrain.models.backbones.resnet import BasicBlock
@@ -15,7 +15,7 @@ class SEBasicBlock(BasicBlock):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         se_ratio: Output channels over channels of the squeezed vector.
-        **kwargs: Of the host's basic block.
+        **kwargs: Of MMPretrain's basic block.
     """
 
     def __init__(self, in_channels: int, out_channels: int, se_ratio: int = 16, **kwargs) -> None:
@@ -37,11 +37,11 @@ class SEBasicBlock(BasicBlock):
 
 @MODELS.register_module()
 class SEResNetBasic(SEResNet):
-    """SE-ResNet-18 and 34 (https://arxiv.org/abs/1709.01507); arguments of the host's ``SEResNet``."""
+    """SE-ResNet-18 and 34 (https://arxiv.org/abs/1709.01507); arguments of MMPretrain's ``SEResNet``."""
 
     arch_settings = {18: (SEBasicBlock, (2, 2, 2, 2)), 34: (SEBasicBlock, (3, 4, 6, 3))}
 
 
 @MODELS.register_module()
 class SEResNetBasic_CIFAR(SEResNetBasic, ResNet_CIFAR):
-    """The same with the stem of the host's ``ResNet_CIFAR``."""
+    """The same with the stem of MMPretrain's ``ResNet_CIFAR``."""

@@ -213,7 +213,7 @@ def apply_color(images: Tensor, draw: ColorDraw, color: RandomColor) -> Tensor:
     """Apply to every image what was drawn for it.
 
     Each operation runs once, on those images that need it, without rounding to whole grey levels in between. The
-    indices are known on the host, so nothing waits for the device.
+    indices are known on the CPU, so nothing waits for the device.
 
     Args:
         images: RGB in grey levels, [0, 255], floating point; written to. (N, 3, H, W).

@@ -11,7 +11,7 @@ from mmcds.core.errors import ConfigError
 class CenteredCutout(BaseTransform):
     """Blacken one square whose centre is uniform over all pixels; the square is clipped at the borders.
 
-    The host's ``Cutout`` never makes the hole smaller at the top and left border, this one does, as in
+    MMPretrain's ``Cutout`` never makes the hole smaller at the top and left border, this one does, as in
     https://arxiv.org/abs/1708.04552 and in the released CDS code. Its place before normalisation gives the same
     pixels as theirs, because they cut before they normalise too.
 

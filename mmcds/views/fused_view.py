@@ -1,4 +1,4 @@
-"""One view in one step: the usual pipeline of host transforms, recognised and run without its overhead."""
+"""One view in one step: the usual pipeline of MMPretrain's transforms, recognised and run without its overhead."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ _INTERPOLATION = dict(
 class FusedView:
     """Crop, flip and colour of one view.
 
-    Crop and flip draw the same numbers from NumPy's stream as the host's transforms and give the same pixels.
+    Crop and flip draw the same numbers from NumPy's stream as MMPretrain's transforms and give the same pixels.
 
     Attributes:
-        crop: The host's crop, which draws; None leaves the size as it is.
+        crop: MMPretrain's crop, which draws; None leaves the size as it is.
         flip: Probability of a horizontal flip.
         color: Distribution of the rest; None if there is none.
     """
@@ -107,7 +107,7 @@ class FusedView:
 
 
 def _sides(padding: int | Sequence[int]) -> Sequence[int]:
-    """Left, top, right and bottom padding, as the host writes it."""
+    """Left, top, right and bottom padding, as MMPretrain writes it."""
     if isinstance(padding, int):
         return (padding,) * 4
     return padding if len(padding) == 4 else (padding[0], padding[1]) * 2

@@ -9,9 +9,9 @@ from mmcds.data.sample_batch import make_sample
 
 @TRANSFORMS.register_module()
 class PackSample(PackInputs):
-    """What the host's ``PackInputs`` makes of an image and its label, in a tenth of the time.
+    """What MMPretrain's ``PackInputs`` makes of an image and its label, in a tenth of the time.
 
-    Samples with more than that, such as scores or masks, are packed by the host.
+    Samples with more than that, such as scores or masks, are packed by MMPretrain.
 
     Args:
         **kwargs: See :class:`mmpretrain.datasets.PackInputs`.
