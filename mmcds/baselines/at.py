@@ -15,7 +15,7 @@ MODES = ('squared', 'norm')
 
 
 def attention(features: Tensor, power: float = 2.0) -> Tensor:
-    """Mean over channels of ``|F| ** power``, as a row of unit length; a map of zeros gives zeros.
+    """Return the mean over channels of ``|F| ** power``, as a row of unit length; a map of zeros gives zeros.
 
     Args:
         features: (N, C, H, W).
@@ -29,7 +29,7 @@ def attention(features: Tensor, power: float = 2.0) -> Tensor:
 
 @exact
 def attention_loss(student: Tensor, teacher: Tensor, power: float = 2.0, mode: str = 'squared') -> Tensor:
-    r"""Difference of two attention maps Q of unit length.
+    r"""Return the difference of two attention maps Q of unit length.
 
     ``'squared'``: :math:`\operatorname{mean}_{n,hw} (Q_s - Q_t)^2`, as all common code bases, the authors' among them,
     have it. ``'norm'``: :math:`\frac{1}{2} \operatorname{mean}_n \lVert Q_s - Q_t \rVert_2`, as the paper writes it.

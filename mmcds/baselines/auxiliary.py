@@ -171,12 +171,12 @@ class AuxiliarySupervision(ViewSupervision):
         self.classifiers = AuxiliaryClassifiers(network, self.taps, type(self).__name__, **self._form)
 
     def classify(self, outputs: StepOutputs) -> tuple[list[Tensor], Tensor]:
-        """Logits of every tap on the chosen views, each (len(views) * N, K), and the labels of these rows."""
+        """Return the logits of every tap, each (len(views) * N, K), and the labels of these rows."""
         logits = self.classifiers([self.select(outputs.features[tap], outputs) for tap in self.taps])
         return logits, self.select_labels(outputs)
 
     def accuracies(self, logits: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """``<tap>.accuracy`` of every tap on the labelled rows, in percent."""
+        """Return ``<tap>.accuracy`` of every tap on the labelled rows, in percent."""
         labelled = labels >= 0
         hits = {
             tap: (scores.detach().argmax(1) == labels) & labelled

@@ -17,7 +17,7 @@ MODES = ('kernel', 'adjacent')
 
 
 def gaussian_kernel(rows: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
-    r"""Taylor expansion of the Gaussian kernel between rows of unit length.
+    r"""Return the Taylor expansion of the Gaussian kernel between rows of unit length.
 
     .. math:: K_{ij} = e^{-2 \gamma} \sum_{p=0}^{P} \frac{(2 \gamma)^p}{p!} (f_i \cdot f_j)^p
 
@@ -36,7 +36,7 @@ def gaussian_kernel(rows: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
 
 @exact
 def kernel_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
-    r""":math:`\lVert K_s - K_t \rVert_F^2 / N^2` of the kernels of :func:`gaussian_kernel`.
+    r"""Return :math:`\lVert K_s - K_t \rVert_F^2 / N^2` of the kernels of :func:`gaussian_kernel`.
 
     Args:
         student: Embeddings (N, D), of any length.
@@ -56,7 +56,7 @@ def kernel_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int
 
 @exact
 def adjacent_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Mean over neighbouring rows of :math:`\langle \delta_i, \delta_{i+1} \rangle`, :math:`\delta = |f_s - f_t|`.
+    r"""Return the mean of :math:`\langle \delta_i, \delta_{i+1} \rangle` over rows, :math:`\delta = |f_s - f_t|`.
 
     This is what the most used benchmark code calls correlation congruence. It depends on the order of the batch.
 

@@ -24,7 +24,7 @@ CHUNK_BYTES = 2**28
 
 @exact
 def nce_loss(scores: Tensor, log_normaliser: Tensor, num_samples: int, eps: float = 1e-7) -> Tensor:
-    r"""Noise-contrastive estimation of one positive among K negatives.
+    r"""Return the noise-contrastive estimation of one positive among K negatives.
 
     With :math:`P = e^{s} / Z` and :math:`c = K / n + \epsilon`,
 
@@ -52,7 +52,7 @@ def nce_loss(scores: Tensor, log_normaliser: Tensor, num_samples: int, eps: floa
 
 
 def _chunks(index: Tensor, width: int) -> Iterator[slice]:
-    """Parts of the anchors whose rows of the memory fit into :data:`CHUNK_BYTES`."""
+    """Return the parts of the anchors whose rows of the memory fit into :data:`CHUNK_BYTES`."""
     size = max(1, CHUNK_BYTES // (4 * width * index.shape[1]))
     for start in range(0, len(index), size):
         yield slice(start, start + size)
@@ -64,7 +64,7 @@ def _scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) 
 
 @exact
 def log_mean_exp(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -> Tensor:
-    """Logarithm of the mean exponential of all scores, and without gradient; arguments as below."""
+    """Return the logarithm of the mean exponential of all scores, and without gradient; arguments as below."""
     parts = [
         _scores(anchors[part], memory, index[part], temperature).logsumexp((0, 1))
         for part in _chunks(index, memory.shape[1])
@@ -76,7 +76,7 @@ def log_mean_exp(anchors: Tensor, memory: Tensor, index: Tensor, temperature: fl
 def memory_loss(
     anchors: Tensor, memory: Tensor, index: Tensor, log_normaliser: Tensor, temperature: float, eps: float = 1e-7
 ) -> Tensor:
-    """:func:`nce_loss` of anchors against rows of a memory, with bounded memory and against a memory that may change.
+    """Compute :func:`nce_loss` against rows of a memory that may change later, in bounded memory.
 
     The gradient is computed here, part by part, so the rows that were gathered are not kept for the backward pass, and
     the memory can be updated before it. There is no second derivative.
@@ -133,7 +133,7 @@ class NegativeSampler:
         return self
 
     def negatives(self, anchors: Tensor) -> Tensor:
-        """Images (N, K) of other classes than those of the images ``anchors`` (N,)."""
+        """Return images (N, K) of other classes than those of the images ``anchors`` (N,)."""
         own, total, device = self.labels[anchors], len(self.labels), anchors.device
         if self.replace:
             size = (len(anchors), self.number)
@@ -148,7 +148,7 @@ class NegativeSampler:
         return found[other & (other.cumsum(1) <= self.number)].view(len(anchors), self.number)
 
     def same_class(self, anchors: Tensor) -> Tensor:
-        """An image (N,) of the same class as each of the images ``anchors`` (N,), maybe itself."""
+        """Return an image (N,) of the same class as each of the images ``anchors`` (N,), maybe itself."""
         own = self.labels[anchors]
         places = (torch.rand(len(anchors), device=anchors.device, dtype=torch.float64) * self.counts[own]).long()
         return self.order[self.starts[own] + places]
@@ -282,7 +282,7 @@ class CRDSupervision(TeacherSupervision):
         return losses
 
     def _normaliser(self, anchors: Tensor, memory: Tensor, index: Tensor) -> Tensor:
-        """Logarithm of n times the mean exponential of the scores of all ranks."""
+        """Return the logarithm of n times the mean exponential of the scores of all ranks."""
         mean = log_mean_exp(anchors, memory, index, self.temperature).exp()
         total = sum_over_ranks(mean * len(anchors))
         count = sum_over_ranks(mean.new_tensor(float(len(anchors))))

@@ -85,7 +85,7 @@ class DHMSupervision(DKSSupervision):
         self.stochastic = stochastic
 
     def without_gradient(self) -> frozenset[int]:
-        """Pairs that give no gradient in this step."""
+        """Return the pairs that give no gradient in this step."""
         if not self.stochastic:
             return frozenset()
         return draw_without_gradient(len(ordered_pairs(len(self.taps) + 1, self.direction)))

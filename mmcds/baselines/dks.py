@@ -40,7 +40,7 @@ def smoothed_kl(student: Tensor, source: Tensor, temperature: float = 1.0, eps: 
 
 
 def ordered_pairs(number: int, direction: str) -> list[tuple[int, int]]:
-    """(student, source) of every term among ``number`` classifiers, the last of which is the network's own.
+    """Return (student, source) of every term among ``number`` classifiers, the last of which is the network's own.
 
     ``'dense'``: all ordered pairs, as released. ``'top-down'``: the network's own classifier teaches the others,
     as Equation 3 of the CDS paper writes it.
@@ -57,7 +57,7 @@ def synergy_loss(
     eps: float = 1e-8,
     without_gradient: Collection[int] = (),
 ) -> Tensor:
-    """Sum of :func:`smoothed_kl` over the pairs of :func:`ordered_pairs`.
+    """Return the sum of :func:`smoothed_kl` over the pairs of :func:`ordered_pairs`.
 
     Args:
         logits: Class scores of every classifier, the network's own last; each (N, K).
@@ -153,5 +153,5 @@ class DKSSupervision(AuxiliarySupervision):
         return values
 
     def without_gradient(self) -> Collection[int]:
-        """Pairs that give no gradient in this step: none in DKS."""
+        """Return the pairs that give no gradient in this step: none in DKS."""
         return ()

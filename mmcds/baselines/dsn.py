@@ -16,7 +16,7 @@ DECAYS = ('none', 'linear')
 def dsn_losses(
     logits: Sequence[Tensor], labels: Tensor, threshold: float = 0.0, label_smoothing: float = 0.0
 ) -> list[Tensor]:
-    r"""Companion losses :math:`[L_{CE}(c_i) - \gamma]_+` of the auxiliary classifiers.
+    r"""Return the companion losses :math:`[L_{CE}(c_i) - \gamma]_+` of the auxiliary classifiers.
 
     Args:
         logits: Class scores of every auxiliary classifier, each (N, K).

@@ -17,7 +17,7 @@ REDUCTIONS = ('mean', 'half-sum')
 
 @exact
 def hint_loss(student: Tensor, teacher: Tensor, reduction: str = 'mean') -> Tensor:
-    r"""Squared difference of a regressed map and the teacher's.
+    r"""Return the squared difference of a regressed map and the teacher's.
 
     ``'mean'``: over all elements, as the common code bases have it. ``'half-sum'``: :math:`\frac{1}{2} \lVert u - r
     \rVert^2` per image, mean over images, as in the paper.

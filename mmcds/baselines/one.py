@@ -19,7 +19,7 @@ from mmcds.core.taps import NetworkInfo
 
 @exact
 def ensemble_loss(branches: Tensor, ensemble: Tensor, temperature: float = 3.0, eps: float = 1e-7) -> Tensor:
-    r"""Divergence of every branch from the ensemble.
+    r"""Return the divergence of every branch from the ensemble.
 
     .. math:: T^2 \sum_b KL\bigl(\operatorname{softmax}(z_e / T) + \epsilon \Vert \operatorname{softmax}(z_b / T)\bigr)
 
@@ -41,7 +41,7 @@ def ensemble_loss(branches: Tensor, ensemble: Tensor, temperature: float = 3.0, 
 
 
 def ramp_up(progress: float, share: float) -> float:
-    """:math:`e^{-5 (1 - t)^2}` with t the part of the ramp that is done; 1 after it.
+    """Return :math:`e^{-5 (1 - t)^2}` with t the part of the ramp that is done; 1 after it.
 
     Args:
         progress: Share of the run that is done.
@@ -51,7 +51,7 @@ def ramp_up(progress: float, share: float) -> float:
 
 
 def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
-    """The modules that turn the output of a stage into the last output, in their order.
+    """Return the modules that turn the output of a stage into the last output, in their order.
 
     They are found by running a copy without data and following the tensors from module to module.
 
@@ -184,7 +184,7 @@ class ONESupervision(ViewSupervision):
         )
 
     def classify(self, features: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all branches (B, N, K) and of the ensemble (N, K).
+        """Return the logits of all branches (B, N, K) and of the ensemble (N, K).
 
         Args:
             features: Map of the tapped stage. (N, C, H, W).

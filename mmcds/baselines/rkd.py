@@ -23,7 +23,7 @@ def _squared_distances(products: Tensor) -> Tensor:
 
 
 def distances(rows: Tensor) -> Tensor:
-    """Euclidean distances between rows (N, D), divided by the mean of those that are not 0. (N, N).
+    """Return the Euclidean distances between rows (N, D), divided by the mean of those that are not 0. (N, N).
 
     If all rows are equal there is nothing to divide by, and all distances are 0.
     """
@@ -49,7 +49,7 @@ def angles(rows: Tensor) -> Tensor:
 
 @exact
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Smooth L1 between the normalised distances of student and teacher, mean over all N^2 pairs.
+    """Return the smooth L1 between the normalised distances of student and teacher, mean over all N^2 pairs.
 
     Args:
         student: (N, D_s).
@@ -66,7 +66,7 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @exact
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Smooth L1 between the angles of student and teacher, mean over all N^3 triplets; arguments as above.
+    """Return the smooth L1 between the angles of student and teacher, mean over all N^3 triplets; arguments as above.
 
     References:
         https://arxiv.org/abs/1904.05068, Eq. 8, there a sum; https://github.com/lenscloth/RKD takes the mean.

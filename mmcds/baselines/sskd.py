@@ -18,7 +18,7 @@ ROTATION = 'rotation'
 
 @exact
 def rotation_similarity(embeddings: Tensor) -> Tensor:
-    """Cosine between every transformed image and every original one.
+    """Return the cosine between every transformed image and every original one.
 
     Args:
         embeddings: Rows of unit length, the originals first. (V, N, D).
@@ -31,7 +31,7 @@ def rotation_similarity(embeddings: Tensor) -> Tensor:
 
 @exact
 def rotation_loss(similarity: Tensor) -> Tensor:
-    """Cross-entropy that finds the original of every transformed image; the cosines are the logits.
+    """Return the cross-entropy that finds the original of every transformed image; the cosines are the logits.
 
     Args:
         similarity: From :func:`rotation_similarity`. (R * N, N).
@@ -46,15 +46,15 @@ def rotation_loss(similarity: Tensor) -> Tensor:
 
 
 def own_image(similarity: Tensor) -> Tensor:
-    """Column of the original of every row. (R * N,)."""
+    """Return the column of the original of every row. (R * N,)."""
     rows, images = similarity.shape
     return torch.arange(images, device=similarity.device).repeat(rows // images)
 
 
 def select_rows(scores: Tensor, target: Tensor, ratio: float) -> Tensor:
-    """Rows from which the student learns: all that the teacher gets right, and the best of those it gets wrong.
+    """Select rows from which the student learns: all that the teacher gets right, and the best of the others.
 
-    A wrong row is the better, the higher its target ranks among the scores.
+    Misclassified rows are sorted by the rank of the correct class.
 
     Args:
         scores: Of the teacher. (M, K).
@@ -75,14 +75,14 @@ def select_rows(scores: Tensor, target: Tensor, ratio: float) -> Tensor:
 
 @exact
 def selected_divergence(student: Tensor, teacher: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    """T^2 times the mean divergence over the chosen rows of (M, K) logits; 0 with zero gradient if there are none."""
+    """Return T^2 times the mean divergence of chosen rows of (M, K) logits; 0, with gradient, if there are none."""
     if not len(rows):
         return student.sum() * 0
     return temperature**2 * kl_divergence(student[rows], teacher[rows].detach(), temperature)
 
 
 def projection(channels: int) -> nn.Sequential:
-    """Linear, ReLU, Linear, all as wide as the feature."""
+    """Build Linear, ReLU, Linear, all as wide as the feature."""
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels))
 
 

@@ -29,7 +29,7 @@ RIVALS = {
 
 
 def installed(distribution: str) -> str | None:
-    """Version of a distribution, or None."""
+    """Return the version of a distribution, or None."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -37,7 +37,7 @@ def installed(distribution: str) -> str | None:
 
 
 def import_problem(module: str) -> str | None:
-    """Why a module cannot be imported, in one line, or None."""
+    """Return why a module cannot be imported, in one line, or None."""
     try:
         importlib.import_module(module)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -46,7 +46,7 @@ def import_problem(module: str) -> str | None:
 
 
 def detection_problem() -> str | None:
-    """Why detectors cannot be trained here, in one line, or None."""
+    """Return why detectors cannot be trained here, in one line, or None."""
     if importlib.util.find_spec('mmdet') is None:
         return "MMDetection is not installed (pip install 'mmcds[det]')"
     return import_problem('mmcds.detection')

@@ -215,7 +215,7 @@ def prepare_testing(config: Config, checkpoint: str) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that is as wide as it needs to be when nobody looks."""
+    """Print a table, 200 columns wide when stdout is not a terminal."""
     table = Table(*header, title=title)
     for row in rows:
         table.add_row(*row)

@@ -26,7 +26,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def stages_of(backbone: nn.Module) -> list[nn.Module]:
-    """The parts that are run again: the outermost sequences of blocks.
+    """Return the parts that are run again: the outermost sequences of blocks.
 
     Raises:
         ConfigError: If the backbone has none.

@@ -28,7 +28,7 @@ class Losses(dict[str, Tensor]):
 
     @property
     def total(self) -> Tensor:
-        """Sum of the losses, to call ``backward()`` on."""
+        """Return the sum of the losses, to call ``backward()`` on."""
         return torch.stack([value for name, value in self.items() if is_loss(name)]).sum()
 
 
@@ -140,7 +140,7 @@ class TrainingStep:
 
     @property
     def min_views(self) -> int:
-        """Views per image that a step needs."""
+        """Return how many views per image a step needs."""
         return max([part.min_views for part in self.supervisions.parts()] + [max(self.ce_views) + 1])
 
     def run(self, views: Tensor, labels: Tensor, sample_idx: Tensor | None, progress: float) -> StepOutputs:

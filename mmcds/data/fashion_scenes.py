@@ -89,7 +89,7 @@ class Scene:
     whole: list[int]
 
     def boxes(self) -> list[list[int]]:
-        """Tight boxes ``[x, y, width, height]`` in pixels around what is seen of every item."""
+        """Return the tight boxes ``[x, y, width, height]`` in pixels around what is seen of every item."""
         found = []
         for index in range(len(self.labels)):
             rows, columns = np.nonzero(self.owner == index)

@@ -43,7 +43,7 @@ class InMemory(BaseDataset):
         return subset
 
     def _batched_steps(self) -> list[Callable]:
-        """Batch form of all steps but the last; empty if one has none."""
+        """Return the batch form of all steps but the last; empty if one has none."""
         steps = list(getattr(self.pipeline, 'transforms', ()))
         if not steps or not isinstance(steps.pop(), PackInputs):
             return []
@@ -51,7 +51,7 @@ class InMemory(BaseDataset):
         return [] if None in batched else cast(list[Callable], batched)
 
     def _stack(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Images (N, C, H, W), and labels (N,); None if they are of several sizes, or nobody needs them."""
+        """Return images (N, C, H, W), and labels (N,); None if they are of several sizes, or nobody needs them."""
         if not self._batched_steps():
             return None
         infos = [self.get_data_info(index) for index in range(len(self))]
@@ -62,11 +62,11 @@ class InMemory(BaseDataset):
 
     @property
     def batched(self) -> bool:
-        """Whether whole batches are cut from the array."""
+        """Return whether whole batches are cut from the array."""
         return self._arrays is not None
 
     def read_batch(self, indices: Sequence[int]) -> ViewBatch | None:
-        """Images or views, and labels, of many samples; None if they have to go through the pipeline one by one."""
+        """Return the views, and labels, of many samples; None if they have to go through the pipeline singly."""
         if self._arrays is None:
             return None
         images, labels = self._arrays
@@ -83,7 +83,7 @@ class InMemory(BaseDataset):
         )
 
     def __getitems__(self, indices: Sequence[int]) -> ViewBatch | list[dict]:
-        """Called by the loader with the indices of a batch."""
+        """Serve the loader, which asks for the indices of a batch."""
         batch = self.read_batch(indices)
         return [self[index] for index in indices] if batch is None else batch
 

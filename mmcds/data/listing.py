@@ -38,7 +38,7 @@ def pickle_infos(paths: Sequence[bytes], labels: Sequence[int]) -> tuple[np.ndar
 
 
 def list_files(folder: bytes, prefix: bytes = b'') -> list[bytes]:
-    """Sorted paths, relative to a folder, of all files in it and its sub-folders that are not hidden."""
+    """Return the sorted paths, relative to a folder, of all files in it and its sub-folders that are not hidden."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -50,7 +50,7 @@ def list_files(folder: bytes, prefix: bytes = b'') -> list[bytes]:
 
 
 def _utf8(name: bytes) -> bytes:
-    """Bytes of a file name as Python's pickle writes them, whatever the name is."""
+    """Return the bytes of a file name as Python's pickle writes them, whatever the name is."""
     return name if name.isascii() else os.fsdecode(name).encode('utf-8', 'surrogatepass')
 
 
@@ -85,7 +85,7 @@ class QuickFolders(CustomDataset):
         super().full_init()
 
     def _read(self) -> tuple[list[bytes], list[int]]:
-        """Paths and labels from ``ann_file``."""
+        """Return the paths and labels from ``ann_file``."""
         prefix = os.path.join(self.img_prefix, '').encode()
         paths, labels = [], []
         for number, line in enumerate(fileio.get_text(self.ann_file).splitlines(), 1):
@@ -100,7 +100,7 @@ class QuickFolders(CustomDataset):
         return paths, labels
 
     def _scan(self) -> tuple[list[bytes], list[int]]:
-        """Paths and labels from the class folders below ``data_prefix``."""
+        """Return the paths and labels from the class folders below ``data_prefix``."""
         root = self.img_prefix
         with os.scandir(root) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir())

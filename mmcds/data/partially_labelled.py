@@ -17,7 +17,7 @@ from mmcds.data.sample_batch import ViewBatch
 
 
 def sample_identity(info: Mapping[str, Any], root: str = '') -> str:
-    """What a sample is, wherever it stands in its data set: its path below ``root``, or a hash of its pixels.
+    """Return what a sample is, wherever it stands in its data set: its path below ``root``, or a hash of its pixels.
 
     Args:
         info: Entry of a data set, with ``img_path`` or an array ``img``.
@@ -115,12 +115,12 @@ class PartiallyLabelledDataset:
 
     @property
     def metainfo(self) -> dict:
-        """The labelled data set's."""
+        """Return the labelled data set's."""
         return self.parts[0].metainfo
 
     @property
     def pipeline(self) -> Callable:
-        """The labelled data set's, used for all images."""
+        """Return the labelled data set's, used for all images."""
         return self.parts[0].pipeline
 
     def full_init(self) -> None:
@@ -183,13 +183,13 @@ class PartiallyLabelledDataset:
         return kept
 
     def get_gt_labels(self) -> np.ndarray:
-        """Class of every sample, -1 where it is unlabelled. (N,), int64."""
+        """Return the class of every sample, -1 where it is unlabelled. (N,), int64."""
         self.full_init()
         assert self._labels is not None
         return self._labels
 
     def get_data_info(self, idx: int) -> dict:
-        """Annotation of one sample, with the label that it is to have and its index in this data set."""
+        """Return the annotation of one sample, with the label that it is to have and its index in this data set."""
         part, inner = (self.parts[0], idx) if idx < len(self.parts[0]) else (self.parts[1], idx - len(self.parts[0]))
         return {**part.get_data_info(inner), 'gt_label': int(self.get_gt_labels()[idx]), 'sample_idx': idx}
 
@@ -198,11 +198,11 @@ class PartiallyLabelledDataset:
 
     @property
     def batched(self) -> bool:
-        """Whether whole batches are cut from one array; see :class:`mmcds.data.InMemory`."""
+        """Return whether whole batches are cut from one array; see :class:`mmcds.data.InMemory`."""
         return len(self.parts) == 1 and getattr(self.parts[0], 'batched', False)
 
     def __getitems__(self, indices: Sequence[int]) -> ViewBatch | list[dict]:
-        """Called by the loader with the indices of a batch."""
+        """Serve the loader, which asks for the indices of a batch."""
         batch = cast(InMemory, self.parts[0]).read_batch(indices) if self.batched else None
         if batch is None:
             return [self[index] for index in indices]

@@ -52,12 +52,12 @@ class SampleBatch:
         return SampleBatch(None if self.labels is None else self.labels.to(device, non_blocking=True), self.metas)
 
     def pin_memory(self) -> 'SampleBatch':
-        """Called by the loader."""
+        """Pin the labels, for the loader."""
         return SampleBatch(None if self.labels is None else self.labels.pin_memory(), self.metas)
 
     @property
     def samples(self) -> list[DataSample]:
-        """The data samples, always the same objects."""
+        """Return the data samples, always the same objects."""
         if self._samples is None:
             labels = self.labels.split(1) if self.labels is not None else [None] * len(self.metas)
             self._samples = [make_sample(meta, label) for meta, label in zip(self.metas, labels, strict=True)]

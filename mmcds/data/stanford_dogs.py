@@ -94,5 +94,5 @@ class StanfordDogs(BaseDataset):
 
 
 def _column(values: list | None) -> list:
-    """Entries of a MATLAB column or row, whose rows are lists of one."""
+    """Return the entries of a MATLAB column or row, whose rows are lists of one."""
     return [value[0] if isinstance(value, list) else value for value in values or ()]

@@ -47,7 +47,7 @@ class CheckedCocoDataset(CocoDataset):
         return data_list
 
     def filter_data(self) -> list[dict]:
-        """What MMPretrain keeps of the images, which must not be nothing."""
+        """Return what MMPretrain keeps of the images, which must not be nothing."""
         kept = super().filter_data()
         if not kept:
             raise ConfigError(

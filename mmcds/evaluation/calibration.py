@@ -22,7 +22,7 @@ TOLERANCE = 1e-2
 
 
 def check_bins(bins: int) -> None:
-    """Refuse what is no number of bins, and a missing torchmetrics.
+    """Check that ``bins`` is a positive integer and torchmetrics is installed.
 
     Raises:
         ConfigError: If ``bins`` is no integer >= 1, or if torchmetrics is not installed.
@@ -36,7 +36,7 @@ def check_bins(bins: int) -> None:
 
 
 def check_predictions(scores: Tensor, labels: Tensor) -> None:
-    """Refuse what are no class probabilities with a label each.
+    """Check that scores are probabilities and each image has one label.
 
     Args:
         scores: Predicted probability of every class. (N, K).
@@ -64,13 +64,13 @@ def check_predictions(scores: Tensor, labels: Tensor) -> None:
 
 
 def top_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of the predicted class, and whether it is the right one; both (N,)."""
+    """Return the probability of the predicted class, and whether it is the right one; both (N,)."""
     confidence, predicted = scores.max(1)
     return confidence, predicted == labels
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
-    r"""Expected calibration error over bins of equal width.
+    r"""Compute the expected calibration error over bins of equal width.
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N} \bigl|\mathrm{acc}(b) - \mathrm{conf}(b)\bigr|
 
@@ -93,7 +93,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
 
 
 def adaptive_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> Tensor:
-    """The same error over bins that hold equally many images (one more in the first ones if it does not divide).
+    """Compute the error over bins that hold equally many images (one more in the first ones if it does not divide).
 
     Images of equal confidence count with their common accuracy, so the order of the images plays no part.
 
@@ -116,7 +116,7 @@ def adaptive_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
 
 
 def classwise_calibration_error(scores: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    r"""Static calibration error: the mean over classes of the error of each class's probability.
+    r"""Compute the static calibration error: the mean over classes of the error of each class's probability.
 
     .. math::
         \mathrm{SCE} = \frac{1}{K} \sum_k \sum_b \frac{n_{bk}}{N} \bigl|\mathrm{acc}(b, k) - \mathrm{conf}(b, k)\bigr|
@@ -139,12 +139,12 @@ def classwise_calibration_error(scores: Tensor, labels: Tensor, bins: int = 15) 
 
 
 def log_scores(scores: Tensor) -> Tensor:
-    """Logarithms, which are logits up to a number per image; below the smallest float32, that. (N, K), float64."""
+    """Return log-probabilities, clamped at the smallest normal float32. (N, K), float64."""
     return scores.double().clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def negative_log_likelihood(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log(probability of the right class), in nats: at most 87.3, what float32 can hold.
+    """Return the mean of -log(probability of the right class), in nats: at most 87.3, what float32 can hold.
 
     Args:
         scores: Predicted probability of every class. (N, K).
@@ -157,7 +157,7 @@ def negative_log_likelihood(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def calibration(scores: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
-    """All of the above, computed in double precision.
+    """Compute all of the above, in double precision.
 
     Args:
         scores: Predicted probability of every class. (N, K).
@@ -213,13 +213,13 @@ class CalibrationError(BaseMetric):
         self.results.extend(zip(scores, labels, strict=True))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """All errors, of all images."""
+        """Compute all errors of all images."""
         scores, labels = zip(*results, strict=True)
         return calibration(torch.stack(scores), torch.stack(labels), self.bins)
 
 
 def stack_predictions(data_samples: Sequence[dict]) -> tuple[Tensor, Tensor]:
-    """Scores (N, K) and labels (N,) of MMPretrain's predictions, on the CPU.
+    """Return the scores (N, K) and labels (N,) of MMPretrain's predictions, on the CPU.
 
     Raises:
         ConfigError: If a prediction has no scores, or its image not exactly one label.

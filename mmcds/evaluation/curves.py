@@ -43,12 +43,12 @@ def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 
 def to_percent(metric: str) -> int:
-    """Factor that makes a metric a percentage: MMDetection's COCO metrics are fractions, the others are not."""
+    """Return what makes a metric a percentage: MMDetection's COCO metrics are fractions, the others are not."""
     return 100 if metric.startswith('coco/') else 1
 
 
 def iterations_per_epoch(train: Sequence[dict]) -> float:
-    """As the training records tell; exact if the last iteration of an epoch was logged."""
+    """Return what the training records tell; exact if the last iteration of an epoch was logged."""
     return max((record['iter'] / record['epoch'] for record in train if record.get('epoch')), default=1)
 
 
@@ -105,7 +105,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
 
 
 def moving_average(values: np.ndarray, half: int) -> np.ndarray:
-    """Mean over ``2 * half + 1`` neighbours; near the ends over as many on both sides as there are.
+    """Return the mean over ``2 * half + 1`` neighbours; near the ends over as many on both sides as there are.
 
     A straight line stays as it is. (..., T) to (..., T).
     """
@@ -117,7 +117,7 @@ def moving_average(values: np.ndarray, half: int) -> np.ndarray:
 
 
 def align(runs: Sequence[Sequence[dict]], place: str, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of repetitions at the places that all of them logged.
+    """Return the values of repetitions at the places that all of them logged.
 
     Args:
         runs: Records of every repetition.

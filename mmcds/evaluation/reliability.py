@@ -9,7 +9,7 @@ from mmcds.evaluation.calibration import expected_calibration_error
 
 
 def reliability(confidence: Tensor, correct: Tensor, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Accuracy, mean confidence (NaN in an empty bin) and number of images of every bin of equal width.
+    """Return the accuracy, mean confidence (NaN in an empty bin) and number of images of every bin of equal width.
 
     Args:
         confidence: Probability of the predicted class, in [0, 1]. (N,).

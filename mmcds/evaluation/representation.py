@@ -18,7 +18,7 @@ BLOCK = 4096
 
 
 def linear_cka(first: Tensor, second: Tensor, unbiased: bool = True) -> Tensor:
-    r"""How alike two sets of features of the same images are, whatever rotation and scale they have.
+    r"""Measure how alike two sets of features of the same images are, whatever rotation and scale they have.
 
     .. math:: \frac{HSIC(X, Y)}{\sqrt{HSIC(X, X)\, HSIC(Y, Y)}}, \qquad HSIC(X, Y) \propto \lVert Y^T X \rVert_F^2
 
@@ -47,7 +47,7 @@ def linear_cka(first: Tensor, second: Tensor, unbiased: bool = True) -> Tensor:
 
 
 def cka_matrix(first: Sequence[Tensor], second: Sequence[Tensor], unbiased: bool = True) -> Tensor:
-    """:func:`linear_cka` of every pair of two lists of features of the same images.
+    """Return :func:`linear_cka` of every pair of two lists of features of the same images.
 
     Args:
         first: A list of A features, (N, D_a) each.
@@ -72,7 +72,7 @@ def cka_matrix(first: Sequence[Tensor], second: Sequence[Tensor], unbiased: bool
 
 
 def _hsic(first: Tensor, second: Tensor, unbiased: bool) -> Tensor:
-    """HSIC of linear kernels up to a factor that depends on N alone."""
+    """Return the HSIC of linear kernels up to a factor that depends on N alone."""
     count, means = len(first), (first.mean(0, dtype=torch.float64), second.mean(0, dtype=torch.float64))
     cross = torch.zeros(first.shape[1], second.shape[1], dtype=torch.float64, device=first.device)
     sums = cross.new_zeros(3)  # of the kernels' diagonals, and of their products
@@ -96,7 +96,7 @@ def knn_accuracy(
     neighbours: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Accuracy of a weighted vote of the nearest training images by cosine.
+    """Return the accuracy of a weighted vote of the nearest training images by cosine.
 
     A neighbour at cosine s votes for its class with weight exp(s / temperature); an infinite temperature is the plain
     vote, where of equal counts the smallest class wins.
@@ -143,11 +143,11 @@ class LinearProbe:
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Logits (N, K) of features (N, D)."""
+        """Return the logits (N, K) of features (N, D)."""
         return (features - self.mean) / self.std @ self.weight.t() + self.bias
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Percentage of the images (N, D) that get their class (N,)."""
+        """Return the percentage of the images (N, D) that get their class (N,)."""
         return 100 * float((self(features).argmax(1) == labels).double().mean())
 
 

@@ -43,7 +43,7 @@ class Run:
     validated: bool = True
 
     def command(self) -> list[str]:
-        """The command line that trains it, or goes on with it."""
+        """Return the command line that trains it, or goes on with it."""
         options = ['--cfg-options', *self.options] if self.options else []
         return [
             sys.executable,
@@ -127,7 +127,7 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
 
 
 def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:
-    """Mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
+    """Return the mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
     groups: dict[tuple[str, float | None], list[float]] = {}
     for record in records:
         groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])

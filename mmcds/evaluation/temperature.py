@@ -9,7 +9,7 @@ from mmcds.evaluation.calibration import check_predictions, log_scores
 
 
 def scale(scores: Tensor, temperature: float) -> Tensor:
-    """Probabilities of the logits divided by a temperature; the predicted class stays. (N, K), float64."""
+    """Return the probabilities of the logits divided by a temperature; the predicted class stays. (N, K), float64."""
     return (log_scores(scores) / temperature).softmax(1)
 
 

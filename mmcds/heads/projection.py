@@ -87,7 +87,7 @@ class SepConv(nn.Sequential):
 def sepconv_trunk(
     channels: int, stride: float, final_channels: int, final_stride: float, norm_cfg: dict
 ) -> tuple[list[nn.Module], int]:
-    """One :class:`SepConv` for every halving that still separates a stage from the last one.
+    """Build one :class:`SepConv` for every halving that still separates a stage from the last one.
 
     Args:
         channels: C_s of the stage; every layer doubles it, the last one gives ``final_channels``.

@@ -31,7 +31,7 @@ _LN2 = math.log(2)
 
 
 def default_block_size(device: torch.device) -> int:
-    """Side of a tile: 768 on the CPU, where a tile must stay in the cache; 4096 elsewhere (64 MiB in float32).
+    """Return the side of a tile: 768 on the CPU, where it must stay in the cache, else 4096 (64 MiB in float32).
 
     The value for the CPU is measured (``benchmarks/contrastive_loss.py``), the one for GPUs is not.
     """
@@ -39,7 +39,7 @@ def default_block_size(device: torch.device) -> int:
 
 
 def _threads(device: torch.device) -> int:
-    """Number of parts in which a product down the columns of a tile is summed: the threads of a small CPU, else 1.
+    """Return in how many parts a product down a tile's columns is summed: the threads of a small CPU, else 1.
 
     PyTorch gives every thread a run of rows. Where cores share no cache, rows that one thread has written and others
     have read are slow to write again: with plain sums and products down the columns, forward took 1.35 times as long
@@ -95,7 +95,7 @@ class _Tiles:
             yield j, range(j + 1 if self.symmetric else down)
 
     def buffer(self, like: Tensor) -> Tensor:
-        """Memory for one tile."""
+        """Return memory for one tile."""
         return like.new_empty(min(self.block, self.shape[0]), min(self.block, self.shape[1]))
 
     def compute(self, i: int, j: int, x: Tensor, y: Tensor, buffer: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class _Tiles:
 
     @property
     def nothing(self) -> float:
-        """What :meth:`compute` gives for a pair that does not count."""
+        """Return what :meth:`compute` gives for a pair that does not count."""
         return 0.0 if self.safe else -torch.inf
 
     def negative(self, i: int, j: int) -> Tensor:
-        """Which pairs of a tile are not positive."""
+        """Return which pairs of a tile are not positive."""
         assert self.ids is not None
         return self.ids[0][i] != self.ids[1][j]
 
@@ -221,7 +221,7 @@ def _exp2(exponents: Tensor) -> Tensor:
 
 
 def _sum(tile: Tensor, dim: int) -> Tensor:
-    """Sum along dim 0 or 1; along dim 0, down the columns, in runs of rows first, see :func:`_threads`."""
+    """Return the sum along dim 0 or 1; along dim 0, down the columns, in runs of rows first, see :func:`_threads`."""
     if dim == 1:
         return tile.sum(1)
     runs = math.gcd(len(tile), 24)  # 24 can be shared out to two, three or four threads
@@ -229,13 +229,13 @@ def _sum(tile: Tensor, dim: int) -> Tensor:
 
 
 def _logsumexp(tile: Tensor, dim: int) -> Tensor:
-    """Log-sum-exp along dim 0 or 1, base 2; below _NOTHING where all of it is -inf."""
+    """Return the log-sum-exp along dim 0 or 1, base 2; below _NOTHING where all of it is -inf."""
     largest = tile.amax(dim, keepdim=True).clamp_(min=2 * _NOTHING)
     return _sum(_exp2(tile - largest), dim).log2_().add_(largest.squeeze(dim))
 
 
 def _cut(buffer: Tensor, height: int, width: int) -> Tensor:
-    """The start of a buffer as a matrix; tiles at the edge are smaller."""
+    """Return the start of a buffer as a matrix; tiles at the edge are smaller."""
     return buffer if buffer.shape == (height, width) else buffer.view(-1)[: height * width].view(height, width)
 
 
@@ -243,7 +243,7 @@ _Blocks = list[tuple[Tensor, ...]]
 
 
 def _weigh_exponentials(tiles: _Tiles, slopes: _Blocks, i: int, j: int, tile: Tensor, out: Tensor) -> Tensor:
-    """Gradient of the scores of a tile, from their exponentials."""
+    """Return the gradient of the scores of a tile, from their exponentials."""
 
     def slope(number: int, out: Tensor) -> Tensor:
         down = slopes[number][i][:, None]
@@ -258,7 +258,7 @@ def _weigh_exponentials(tiles: _Tiles, slopes: _Blocks, i: int, j: int, tile: Te
 def _weigh_scores(
     tiles: _Tiles, slopes: _Blocks, levels: _Blocks, i: int, j: int, tile: Tensor, out: Tensor
 ) -> Tensor:
-    """Gradient of the scores of a tile, from the scores themselves: one exponential for each side."""
+    """Return the gradient of the scores of a tile, from the scores themselves: one exponential for each side."""
     out.zero_()
     for number, (slope, level) in enumerate(zip(slopes, levels, strict=True)):
         sides = [(level[i][:, None], slope[i][:, None])] + ([(level[j], slope[j])] if tiles.symmetric else [])
@@ -279,7 +279,7 @@ def blockwise_logsumexp(
     ids: tuple[Tensor, Tensor] | None = None,
     block_size: int | None = None,
 ) -> tuple[Tensor, ...]:
-    r"""Log-sum-exp of the scores of every anchor, :math:`\log \sum_a \exp(s\, x_i \cdot y_a)`.
+    r"""Return the log-sum-exp of the scores of every anchor, :math:`\log \sum_a \exp(s\, x_i \cdot y_a)`.
 
     Args:
         anchors: Rows x, float32 or float64. Shape (A, D).

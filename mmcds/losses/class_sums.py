@@ -36,7 +36,7 @@ class _ClassScores(torch.autograd.Function):
 
 
 def class_scores(rows: Tensor, ids: Tensor, num_classes: int, own: Tensor | None = None) -> Tensor:
-    r"""Sum of the scores of every anchor with the other rows of its class, :math:`x_i \cdot (\sum_{c(i)} x - x_i)`.
+    r"""Sum the scores of every anchor with the other rows of its class, :math:`x_i \cdot (\sum_{c(i)} x - x_i)`.
 
     Args:
         rows: Rows x. (M, D).

@@ -56,12 +56,12 @@ class _Header(NamedTuple):
         return cls(views, images, width, dtype, -1 if labels is None else len(labels))
 
     def fits(self, other: '_Header') -> bool:
-        """Whether both ranks can be put together."""
+        """Return whether both ranks can be put together."""
         same = (self.views, self.width, self.dtype) == (other.views, other.width, other.dtype)
         return same and (self.labels < 0) == (other.labels < 0)
 
     def is_complete(self) -> bool:
-        """Whether these are embeddings (V, N, D), with one label per image if there are labels."""
+        """Return whether these are embeddings (V, N, D), with one label per image if there are labels."""
         return min(self[:4]) >= 0 and self.labels in (-1, self.images)
 
     def __str__(self) -> str:

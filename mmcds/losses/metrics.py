@@ -7,7 +7,7 @@ SUBSET = 256
 
 
 def alignment(embeddings: Tensor) -> Tensor:
-    """Mean squared distance between the views of an image, in [0, 4]; 0 if all views agree.
+    """Return the mean squared distance between the views of an image, in [0, 4]; 0 if all views agree.
 
     Args:
         embeddings: Rows of unit length. (V, N, D), V >= 2.
@@ -21,7 +21,7 @@ def alignment(embeddings: Tensor) -> Tensor:
 
 
 def uniformity(embeddings: Tensor) -> Tensor:
-    """Logarithm of the mean of exp(-2 d^2) over the distances d of different images, per view; at most 0.
+    """Return the logarithm of the mean of exp(-2 d^2) over the distances d of different images, per view; at most 0.
 
     0 if all rows are the same, lower the more evenly the rows cover the sphere. With a single image, 0.
 
@@ -45,7 +45,7 @@ def _uniformity(cosine: Tensor) -> Tensor:
 
 @torch.no_grad()
 def contrast_metrics(embeddings: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-    """Values to log, from the first 256 images at most, so that the cost does not grow with the batch.
+    """Return the values to log, from the first 256 images at most, so that the cost does not grow with the batch.
 
     Args:
         embeddings: Rows of unit length. (V, N, D), V >= 2.

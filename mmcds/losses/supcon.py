@@ -251,7 +251,7 @@ class SupConLoss(nn.Module):
 
     @property
     def temperature(self) -> float | Tensor:
-        """The value of tau now: a number, or a scalar tensor with gradient if it is learned."""
+        """Return the value of tau now: a number, or a scalar tensor with gradient if it is learned."""
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def forward(

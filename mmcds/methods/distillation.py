@@ -20,7 +20,7 @@ MODES = ('frobenius', 'mse_row')
 
 
 def distance(student: Tensor, teacher: Tensor, mode: str) -> Tensor:
-    r"""How far the student's rows are from the teacher's.
+    r"""Measure how far the student's rows are from the teacher's.
 
     ``'frobenius'``: :math:`\sqrt{\sum_{m,d} (S_{md} - T_{md})^2}`, not squared and not divided by the number of
     rows, as in the released code. Its gradient has length 1 at any distance but 0, where it is 0; its value grows
@@ -45,7 +45,7 @@ def distance(student: Tensor, teacher: Tensor, mode: str) -> Tensor:
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Cross-entropy of the student's softened classes against the teacher's.
+    r"""Return the cross-entropy of the student's softened classes against the teacher's.
 
     :math:`-\frac{1}{N} \sum_n \sum_k \operatorname{softmax}(T_n / \tau)_k \log \operatorname{softmax}(S_n /
     \tau)_k`, the Kullback-Leibler divergence of Eq. 9 plus the teacher's entropy, so with the same gradient.
@@ -66,7 +66,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence of the student's softened classes from the teacher's, Eq. 9.
+    """Return the Kullback-Leibler divergence of the student's softened classes from the teacher's, Eq. 9.
 
     :func:`soft_cross_entropy` minus the entropy of the teacher, so that 0 means equal.
 

@@ -54,7 +54,7 @@ class PreActBlock(nn.Module):
         )
 
     def activate(self, x: Tensor) -> Tensor:
-        """First norm and ReLU: what the stage before puts out, seen after its activation."""
+        """Apply the first norm and ReLU, which activate what the stage before puts out."""
         return self.relu(self.get_submodule('norm1')(x))
 
     def add_to(self, x: Tensor, activated: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class PreActResNet(BaseBackbone):
     """Identity mappings in deep residual networks (https://arxiv.org/abs/1603.05027).
 
     Parameters are those of timm's ``resnetv2_18``, ``34``, ``50`` and ``101``. What stage s puts out is what the
-    first block of the next stage makes of it by BatchNorm and ReLU, so taps see non-negative maps as in a plain ResNet;
-    the last stage is followed by the network's own BatchNorm and ReLU.
+    first block of the next stage makes of it by BatchNorm and ReLU, so taps see non-negative maps as in a plain
+    ResNet; the last stage is followed by the network's own BatchNorm and ReLU.
 
     Args:
         depth: 18, 34, 50 or 101.

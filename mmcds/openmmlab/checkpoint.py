@@ -13,7 +13,7 @@ from mmcds.core.errors import ConfigError
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open('rb') as file:
         return (
             hashlib.file_digest(file, 'sha256').hexdigest()
@@ -41,7 +41,7 @@ def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
 
 
 def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper."""
+    """Return the weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper."""
     return {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
 
 

@@ -2,7 +2,7 @@
 
 - Registries of MMPretrain: our classes are added (:func:`register`).
 - ``mmpretrain.list_models``: our model index is added.
-- ``mmengine.config.utils.MODULE2PACKAGE``: one entry, so that ``mmcds::`` names our configs; MMEngine has no other way.
+- ``mmengine.config.utils.MODULE2PACKAGE``: one entry, so that ``mmcds::`` names our configs; there is no other way.
 - mmcv's compiled operators are replaced where they are missing, but only when :mod:`mmcds.detection` is asked for.
 """
 
@@ -71,7 +71,7 @@ def without_noise() -> Iterator[None]:
 
 
 def resources() -> Path:
-    """Folder that holds ``configs``, ``tools`` and ``model-index.yml``.
+    """Return the folder that holds ``configs``, ``tools`` and ``model-index.yml``.
 
     This is ``mmcds/.mim`` in an installed package (links in an editable one) and the repository itself in a
     checkout that was put on the path without being installed.

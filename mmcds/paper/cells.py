@@ -78,11 +78,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``table1/resnet18_cifar100/cds``; a setting is added to the method."""
+        """Return ``table1/resnet18_cifar100/cds``; a setting is added to the method."""
         setting = f'-{self.setting.replace(" ", "_").replace("%", "").strip("_")}' if self.setting else ''
         return f'{self.table}/{self.network}_{self.dataset}/{self.method}{setting}'
 
     @property
     def first(self) -> list['Cell']:
-        """Cells to be trained before this one, in order."""
+        """Return the cells to be trained before this one, in order."""
         return [each for cell in (self.start, self.teacher) if cell is not None for each in (*cell.first, cell)]

@@ -43,12 +43,12 @@ def read(path: Path) -> Config:
 
 
 def why_not(cell: Cell) -> str:
-    """Why this build does not run a cell; empty if it does."""
+    """Return why this build does not run a cell; empty if it does."""
     return cell.missing
 
 
 def finetuned(cell: Cell) -> bool:
-    """Whether a cell starts from a backbone that was trained on other data."""
+    """Return whether a cell starts from a backbone that was trained on other data."""
     return cell.start is not None and cell.start.dataset != cell.dataset
 
 
@@ -128,7 +128,7 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
 
 
 def scale_options(cell: Cell) -> dict[str, Any]:
-    """What the mini scale changes in the leaf of the embedded images; nothing at the paper's scale."""
+    """Return what the mini scale changes in the leaf of the embedded images; nothing at the paper's scale."""
     if cell.network != 'mini':
         return {}  # the teacher of the mini scale is trained as its leaf says, on all embedded images
     options: dict[str, Any] = {
@@ -146,5 +146,5 @@ def scale_options(cell: Cell) -> dict[str, Any]:
 
 
 def seed_options(method: Method, seed: int) -> dict[str, int]:
-    """Settings that follow the seed of a run."""
+    """Return settings that follow the seed of a run."""
     return dict.fromkeys(method.seed_options, seed)

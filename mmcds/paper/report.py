@@ -40,11 +40,11 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Mean after the last epoch minus the paper's number."""
+        """Return the mean after the last epoch minus the paper's number."""
         return statistics.mean(self.last) - self.cell.paper if self.last and self.cell.paper is not None else None
 
     def texts(self) -> tuple[str, ...]:
-        """The row in the order of :data:`HEADER`."""
+        """Return the row in the order of :data:`HEADER`."""
         cell = self.cell
         return (
             NETWORKS[cell.network].title,
@@ -61,7 +61,7 @@ class Row:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """``mean ± sample standard deviation``, the mean alone of a single value, nothing of none."""
+    """Return ``mean ± sample standard deviation``, the mean alone of a single value, nothing of none."""
     if not values:
         return ''
     mean = f'{statistics.mean(values):.{digits}f}'
@@ -69,7 +69,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def to_texts(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of a table: :data:`HEADER`, and calibration before the note if any run measured it."""
+    """Return header and rows of a table: :data:`HEADER`, and calibration before the note if any run measured it."""
     texts = [row.texts() for row in rows]
     if not any(row.calibration for row in rows):
         return HEADER, texts
@@ -114,7 +114,7 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
 
 
 def to_markdown(title: str, rows: Sequence[Row]) -> str:
-    """A table with the columns of :func:`to_texts`; accuracies in percent."""
+    """Return a table with the columns of :func:`to_texts`; accuracies in percent."""
     header, texts = to_texts(rows)
     lines = [f'### {title}', '', '| ' + ' | '.join(header) + ' |', '|' + ' --- |' * len(header)]
     lines += ['| ' + ' | '.join(text) + ' |' for text in texts]

@@ -155,12 +155,12 @@ def _deep(table: str, networks: tuple[str, ...], dataset: str) -> list[Cell]:
 
 
 def _trained(network: str, dataset: str, method: str = 'cds') -> Cell:
-    """The cell of Tables 1 to 3 that trains this network."""
+    """Return the cell of Tables 1 to 3 that trains this network."""
     return _cell(dict(cifar100='table1', cifar10='table2', in1k='table3')[dataset], network, dataset, method)
 
 
 def _rotated(teacher: Cell) -> Cell:
-    """Stage 1 of SSKD, which goes on from a trained teacher; no cell of the paper."""
+    """Return stage 1 of SSKD, which goes on from a trained teacher; no cell of the paper."""
     setting = '' if teacher.method == 'cds' else teacher.method
     return Cell(
         teacher.table, teacher.network, teacher.dataset, 'sskd_teacher', setting, source=UNKNOWN, start=teacher
@@ -168,7 +168,7 @@ def _rotated(teacher: Cell) -> Cell:
 
 
 def _taught(method: str, teacher: Cell) -> Cell | None:
-    """What has to be trained before a method, if anything."""
+    """Return what has to be trained before a method, if anything."""
     if method == 'sskd':
         return _rotated(teacher)
     return teacher if method in TAUGHT else None
@@ -198,7 +198,7 @@ def _epochs(number: int, milestones: tuple[int, int]) -> dict:
 
 
 def _supcon(batch: int, epochs: int) -> Cell:
-    """A linear classifier on an encoder, which is trained first; no cell of the paper itself."""
+    """Return the cell of a linear classifier on an encoder, which is trained first; no cell of the paper itself."""
     setting = f'batch {batch} {epochs} epochs'
     options = {
         'train_dataloader.batch_size': batch // 8,
@@ -295,7 +295,7 @@ SWEEPS = {
 
 
 def _ablations() -> list[Cell]:
-    """CDS on ResNet-18, changed in one thing at a time; and what feature distillation gives beside it.
+    """Return the cells of CDS on ResNet-18, changed in one thing at a time, and of feature distillation.
 
     The first cell is the common setting. Section 5.4 does not say on which network it was studied.
     """
@@ -392,7 +392,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
 
 
 def cells(table: str, scale: str = 'paper') -> list[Cell]:
-    """Cells of a table.
+    """Return the cells of a table.
 
     Args:
         table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.

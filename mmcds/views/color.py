@@ -71,7 +71,7 @@ class RandomColor:
 
     @property
     def kernel_size(self) -> int:
-        """Odd number of pixels that holds three standard deviations of the widest blur on each side."""
+        """Return the odd number of pixels that hold three standard deviations of the widest blur on each side."""
         return 2 * int(np.ceil(3 * self.blur_sigma[1])) + 1
 
     def draw(self, uniforms: np.ndarray) -> ColorDraw:
@@ -98,14 +98,14 @@ class RandomColor:
 
 
 def _scramble(state: np.ndarray) -> np.ndarray:
-    """Finaliser of SplitMix64 (https://doi.org/10.1145/2714064.2660195): a bijection that mixes all 64 bits."""
+    """Mix all 64 bits by a bijection, the finaliser of SplitMix64 (https://doi.org/10.1145/2714064.2660195)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
 def keyed_uniforms(seed: int, step: int, sample_idx: np.ndarray, view: int, count: int = NUM_UNIFORMS) -> np.ndarray:
-    """Uniform numbers that depend on seed, step, sample and view, and on nothing else.
+    """Return uniform numbers that depend on seed, step, sample and view, and on nothing else.
 
     No stream is shared: an image gets the same numbers wherever it stands in the batch, on whichever rank, and
     after a run was resumed.
@@ -134,7 +134,7 @@ def _column(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 def grey_levels(images: Tensor) -> Tensor:
-    """Weighted mean of red, green and blue. (N, 3, H, W) to (N, 1, H, W)."""
+    """Return the weighted mean of red, green and blue. (N, 3, H, W) to (N, 1, H, W)."""
     red, green, blue = images.unbind(1)
     grey = red * GREY_WEIGHTS[0]
     return grey.add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])[:, None]
@@ -188,7 +188,7 @@ def _jittered(images: Tensor, operation: int, factor: Tensor) -> Tensor:
 
 
 def _blurred(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur with a width of its own for every image, border pixels reflected."""
+    """Blur with a Gaussian, with a width of its own for every image, border pixels reflected."""
     count, channels, height, width = images.shape
     half = min(kernel_size // 2, height - 1, width - 1)
     offset = torch.arange(-half, half + 1, device=images.device, dtype=images.dtype)

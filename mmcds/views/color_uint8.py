@@ -65,7 +65,7 @@ def apply_color_uint8(image: np.ndarray, draw: ColorDraw, row: int, color: Rando
 
 
 def hole(draw: ColorDraw, row: int, length: int, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of the square that is cut out of an image of this height and width."""
+    """Return the rows and columns of the square that is cut out of an image of this height and width."""
     first = [int(share * side) - length // 2 for share, side in zip(draw.centre[row], size, strict=True)]
     top, left = (slice(max(0, start), max(0, start + length)) for start in first)
     return top, left

@@ -87,7 +87,7 @@ class FusedView:
             target[:] = part[..., ::-1] if flip else part
 
     def batch_size_of_view(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the view of images of this size."""
+        """Return the height and width of the view of images of this size."""
         if isinstance(self.crop, RandomResizedCrop):
             return tuple(self.crop.scale)
         if self.crop is None:
@@ -107,14 +107,14 @@ class FusedView:
 
 
 def _sides(padding: int | Sequence[int]) -> Sequence[int]:
-    """Left, top, right and bottom padding, as MMPretrain writes it."""
+    """Return left, top, right and bottom padding, as MMPretrain writes it."""
     if isinstance(padding, int):
         return (padding,) * 4
     return padding if len(padding) == 4 else (padding[0], padding[1]) * 2
 
 
 def _fill(crop: RandomCrop) -> np.ndarray:
-    """Value of the padding for every channel, (3,)."""
+    """Return the value of the padding for every channel, (3,)."""
     return np.broadcast_to(np.asarray(crop.pad_val), 3)
 
 
@@ -151,7 +151,7 @@ def _is_cutout(step: Any) -> bool:
 
 
 def _settings(step: Any) -> dict:
-    """Arguments of RandomColor that one transform stands for."""
+    """Return the arguments of RandomColor that one transform stands for."""
     if isinstance(step, RandomApply):
         return {**_settings(step.transforms.transforms[0]), 'jitter_prob': step.prob}
     if isinstance(step, ColorJitter):

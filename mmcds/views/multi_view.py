@@ -17,7 +17,7 @@ from mmcds.views.fused_view import fuse as fuse_view
 
 
 def pipeline_steps(dataset: Any) -> Iterator[Callable]:
-    """Transforms of a data set, or of all data sets that it wraps."""
+    """Return the transforms of a data set, or of all data sets that it wraps."""
     pipeline = getattr(dataset, 'pipeline', None)
     if pipeline is not None:
         yield from getattr(pipeline, 'transforms', ())
@@ -72,12 +72,12 @@ class MultiViewTransform(BaseTransform):
 
     @property
     def colors_here(self) -> bool:
-        """Whether the views leave this transform in their final colours."""
+        """Return whether the views leave this transform in their final colours."""
         return self.color_on != 'device'
 
     @property
     def colors(self) -> list[RandomColor | None] | None:
-        """Colour of every view, or None if a view was not recognised and keeps its own."""
+        """Return the colour of every view, or None if a view was not recognised and keeps its own."""
         return [view.color for view in self.fused if view is not None] if None not in self.fused else None
 
     def transform(self, results: dict) -> dict:

@@ -9,7 +9,7 @@ from mmcds.detection.operators.common import working_dtype
 def _convolve(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, geometry: tuple[int, ...]
 ) -> tuple:
-    """Arguments of torchvision's deformable convolution, which takes tensors where mmcv has none."""
+    """Return the arguments of torchvision's deformable convolution, which takes tensors where mmcv has none."""
     dtype = working_dtype(input.dtype)
     return (
         input.to(dtype),
@@ -23,7 +23,7 @@ def _convolve(
 
 
 def _convolution_gradients(grad_output: Tensor, arguments: tuple) -> tuple[Tensor, ...]:
-    """Gradients with respect to input, weight, offset, mask and bias, from the arguments of the forward pass."""
+    """Compute gradients by input, weight, offset, mask and bias, from the arguments of the forward pass."""
     return torch.ops.torchvision._deform_conv2d_backward(grad_output.to(arguments[0].dtype), *arguments)
 
 
@@ -46,7 +46,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Deformable convolution (Dai et al., ICCV 2017): input (N, C, H, W) -> output (N, O, H', W')."""
+    """Convolve at moved places (Dai et al., ICCV 2017): input (N, C, H, W) -> output (N, O, H', W')."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     output.copy_(torch.ops.torchvision.deform_conv2d(*_convolve(input, weight, offset, None, None, geometry)))
 
@@ -71,7 +71,7 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Gradient of :func:`deform_conv_forward` with respect to input and offset."""
+    """Compute the gradient of :func:`deform_conv_forward` with respect to input and offset."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     arguments = _convolve(input, weight, offset, None, None, geometry)
     grads = _convolution_gradients(grad_output, arguments)
@@ -99,7 +99,7 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Gradient of :func:`deform_conv_forward` with respect to the weight, times ``scale``."""
+    """Compute the gradient of :func:`deform_conv_forward` with respect to the weight, times ``scale``."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     arguments = _convolve(input, grad_weight, offset, None, None, geometry)  # the values of the weight do not matter
     grads = _convolution_gradients(grad_output, arguments)
@@ -127,7 +127,7 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Modulated deformable convolution (Zhu et al., CVPR 2019): every sample also has a weight, ``mask``."""
+    """Convolve at moved places (Zhu et al., CVPR 2019) where every sample also has a weight, ``mask``."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     arguments = _convolve(input, weight, offset, mask, bias if with_bias else None, geometry)
     output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
@@ -159,7 +159,7 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Gradients of :func:`modulated_deform_conv_forward`, written to the five ``grad_`` tensors."""
+    """Compute the gradients of :func:`modulated_deform_conv_forward`, written to the five ``grad_`` tensors."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     arguments = _convolve(input, weight, offset, mask, bias if with_bias else None, geometry)
     grads = _convolution_gradients(grad_output, arguments)

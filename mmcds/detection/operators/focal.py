@@ -8,7 +8,7 @@ from mmcds.detection.operators.common import working_dtype
 
 
 def _focal_parts(input: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits in working precision, which of them are positive, and the factor of each: (N, K) all three."""
+    """Return the logits in working precision, which of them are positive, and the factor of each: (N, K) all three."""
     x = input.to(working_dtype(input.dtype))
     positive = target[:, None] == torch.arange(input.shape[1], device=input.device)
     factor = x.new_full(x.shape, 1 - alpha).masked_fill(positive, alpha)
@@ -21,7 +21,7 @@ def _focal_parts(input: Tensor, target: Tensor, weight: Tensor, alpha: float) ->
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss (Lin et al., ICCV 2017, Eq. 5) of every logit.
+    """Compute the focal loss (Lin et al., ICCV 2017, Eq. 5) of every logit.
 
     Args:
         input: Logits (N, K).
@@ -39,7 +39,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Derivative of :func:`sigmoid_focal_loss_forward` with respect to the logits, written to ``grad_input``."""
+    """Write the derivative of :func:`sigmoid_focal_loss_forward` by the logits to ``grad_input``."""
     x, positive, factor = _focal_parts(input, target, weight, alpha)
     sign = torch.where(positive, 1.0, -1.0).to(x.dtype)
     x = sign * x

@@ -38,12 +38,12 @@ NAME = 'mmcv._ext'
 
 
 def get_compiler_version() -> str:
-    """What the environment table of MMDetection shows as mmcv's compiler."""
+    """Return what the environment table of MMDetection shows as mmcv's compiler."""
     return f'none, operators emulated by torchvision {torchvision.__version__}'
 
 
 def get_compiling_cuda_version() -> str:
-    """What the environment table of MMDetection shows as mmcv's CUDA."""
+    """Return what the environment table of MMDetection shows as mmcv's CUDA."""
     return 'none'
 
 
@@ -80,7 +80,7 @@ EMULATED = (
 
 
 def _refused(name: str) -> Callable:
-    """A function that stands for an operator without emulation: mmcv looks all names up when it is imported."""
+    """Return a function that stands for an operator without emulation: mmcv looks all names up when it is imported."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise ConfigError(
@@ -92,7 +92,7 @@ def _refused(name: str) -> Callable:
 
 
 def stand_in() -> ModuleType:
-    """A module with the functions above under their names, and with a refusal under any other."""
+    """Return a module with the functions above under their names, and with a refusal under any other."""
     module = ModuleType(NAME, __doc__)
     module.__spec__ = ModuleSpec(NAME, loader=None, origin=f'torchvision {torchvision.__version__}')
     for function in _FUNCTIONS:
@@ -108,7 +108,7 @@ def stand_in() -> ModuleType:
 
 
 def operators_problem() -> str | None:
-    """Why mmcv's compiled operators cannot be used, in one line, or None if they can."""
+    """Return why mmcv's compiled operators cannot be used, in one line, or None if they can."""
     if is_emulated():
         return 'emulated'
     try:
@@ -119,7 +119,7 @@ def operators_problem() -> str | None:
 
 
 def is_emulated() -> bool:
-    """Whether the stand-in is what mmcv uses."""
+    """Return whether the stand-in is what mmcv uses."""
     return getattr(sys.modules.get(NAME), 'nms', None) is nms
 
 

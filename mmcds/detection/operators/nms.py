@@ -8,7 +8,7 @@ from mmcds.detection.operators.common import working_dtype
 
 
 def _overlaps(box: Tensor, boxes: Tensor, offset: int = 0) -> Tensor:
-    """IoU (N,) of one box (4,) with boxes (N, 4), where a side measures x2 - x1 + offset."""
+    """Return the IoU (N,) of one box (4,) with boxes (N, 4), where a side measures x2 - x1 + offset."""
     low, high = torch.maximum(box[:2], boxes[:, :2]), torch.minimum(box[2:], boxes[:, 2:])
     common = (high - low + offset).clamp(min=0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
@@ -16,7 +16,7 @@ def _overlaps(box: Tensor, boxes: Tensor, offset: int = 0) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices (K,) of the boxes (N, 4) that no box of higher score (N,) overlaps by more than the threshold."""
+    """Return indices (K,) of boxes (N, 4) that no box of higher score (N,) overlaps by more than the threshold."""
     dtype = working_dtype(torch.promote_types(boxes.dtype, scores.dtype))
     boxes = boxes.to(dtype)
     if offset:  # x2 - x1 + 1 is the side of a box that ends one pixel later
@@ -35,7 +35,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., ICCV 2017): scores of overlapping boxes decay instead of the boxes being removed.
+    """Let the scores of overlapping boxes decay instead of removing the boxes (Bodla et al., ICCV 2017).
 
     Args:
         boxes: (N, 4), on the CPU.
@@ -69,7 +69,7 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of dets (N, 5): each box that NMS keeps, followed by those that it removes, by falling score."""
+    """Group dets (N, 5): each box that NMS keeps, followed by those that it removes, by falling score."""
     left, groups = dets[:, 4].sort(descending=True, stable=True)[1], []
     while len(left):
         removed = _overlaps(dets[left[0], :4], dets[left[1:], :4]) >= iou_threshold

@@ -28,7 +28,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """RoIAlign (He et al., ICCV 2017): input (N, C, H, W), rois (R, 5) -> output (R, C, height, width).
+    """Apply RoIAlign (He et al., ICCV 2017): input (N, C, H, W), rois (R, 5) -> output (R, C, height, width).
 
     Raises:
         ConfigError: If the mode is not the average.
@@ -55,7 +55,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient of :func:`roi_align_forward` with respect to its input, written to ``grad_input``."""
+    """Write the gradient of :func:`roi_align_forward` by its input to ``grad_input``."""
     _only_average(pool_mode)
     dtype = working_dtype(grad_output.dtype)
     grad_input.copy_(
@@ -73,7 +73,7 @@ def roi_align_backward(
 
 
 def _bins(start: Tensor, end: Tensor, count: int, size: int) -> list[tuple[int, int]]:
-    """First and behind-last pixel of every bin of one roi along one axis."""
+    """Return the first and behind-last pixel of every bin of one roi along one axis."""
     width = (end - start) / count
     edges = torch.arange(count + 1, dtype=start.dtype) * width + start
     low = edges[:-1].floor().clamp(0, size).int().tolist()
@@ -89,7 +89,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """RoIPool (Girshick, ICCV 2015): input (N, C, H, W), rois (R, 5) -> output and argmax (R, C, height, width).
+    """Apply RoIPool (Girshick, ICCV 2015): input (N, C, H, W), rois (R, 5) -> output, argmax (R, C, height, width).
 
     torchvision rounds the corners to whole pixels first, mmcv does not, so this is mmcv's formula in PyTorch: the
     maximum over the columns of each bin, then over its rows. Empty bins give 0 and argmax -1.
@@ -125,7 +125,7 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Gradient of :func:`roi_pool_forward`: what arrived at a bin goes to its largest pixel."""
+    """Compute the gradient of :func:`roi_pool_forward`: what arrived at a bin goes to its largest pixel."""
     found, image = argmax.flatten(2).long(), rois[:, 0].long()
     channel = torch.arange(grad_input.shape[1], device=grad_input.device)[None, :, None]
     grad_input.flatten(2).index_put_(

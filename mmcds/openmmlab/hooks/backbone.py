@@ -17,7 +17,7 @@ from mmcds.openmmlab.hooks.check import bare_model
 
 
 def _convolutions(network: nn.Module) -> list[str]:
-    """Names of the convolutions of a network."""
+    """Return the names of the convolutions of a network."""
     return [name for name, module in network.named_modules() if isinstance(module, nn.modules.conv._ConvNd)]
 
 
@@ -122,7 +122,7 @@ class CheckBackboneHook(Hook):
         )
 
     def _compare_normalisation(self, runner: Runner) -> None:
-        """An exported backbone says how its images were normalised."""
+        """Compare how the images of an exported backbone were normalised."""
         theirs = (self._meta.get('normalisation') or {}).get('mean')
         ours = getattr(getattr(bare_model(runner), 'data_preprocessor', None), 'mean', None)
         if theirs is not None and ours is not None and not torch.allclose(ours.flatten().cpu(), torch.tensor(theirs)):

@@ -16,7 +16,7 @@ from mmcds.views.multi_view import MultiViewTransform, pipeline_steps
 
 
 def bare_model(runner: Runner) -> nn.Module:
-    """The model of a runner without its distributed wrapper."""
+    """Return the model of a runner without its distributed wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 

@@ -50,6 +50,6 @@ def _compiler() -> str | None:
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """Backbone and heads of a model."""
+    """Return the backbone and heads of a model."""
     heads = [module for module in model.modules() if isinstance(module, CDSNeck)]
     return [model.get_submodule('backbone'), *heads]
