@@ -14,7 +14,7 @@ from mmcds.heads import GlobalAvgPool, sepconv_trunk
 
 TRUNKS = ('sepconv', 'branch', 'pool')
 #: What the residual stages of MMPretrain's ResNets take from their network, where it has it.
-RES_LAYER = ('block', 'style', 'avg_down', 'with_cp')
+RES_LAYER = ('block', 'style', 'avg_down', 'with_cp', 'conv_cfg')
 
 
 class AuxiliaryClassifiers(nn.Module):
@@ -125,7 +125,6 @@ def branch(
                 out_channels=wider,
                 expansion=backbone.expansion,
                 stride=2,
-                conv_cfg=backbone.conv_cfg,
                 norm_cfg=backbone.norm_cfg,
                 **{name: getattr(backbone, name) for name in RES_LAYER if hasattr(backbone, name)},
             )
@@ -145,7 +144,6 @@ class AuxiliarySupervision(ViewSupervision):
         blocks: See there.
         widen: See there.
         views: Views that the classifiers see.
-        label_smoothing: Of their cross-entropy; set it to that of the head.
 
     Raises:
         ConfigError: If there are no taps or no views, or if the trunk is unknown.
@@ -158,10 +156,9 @@ class AuxiliarySupervision(ViewSupervision):
         blocks: Mapping[Tap, Sequence[int]] | None = None,
         widen: int = 1,
         views: Sequence[int] = (0,),
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(views)
-        self.taps, self.label_smoothing = tuple(taps), label_smoothing
+        self.taps = tuple(taps)
         self.check_taps()
         self.check_choice('trunk', trunk, TRUNKS)
         self._form: dict[str, Any] = dict(trunk=trunk, blocks=blocks, widen=widen)

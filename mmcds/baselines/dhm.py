@@ -44,12 +44,10 @@ class DHMSupervision(DKSSupervision):
         loss_weight: alpha.
         stochastic: Detach a random choice of the divergences in every step; their value stays.
         temperature: T.
-        eps: Smoothing of the probabilities.
         trunk: See :class:`mmcds.baselines.auxiliary.AuxiliaryClassifiers`.
         blocks: See there.
         widen: See there.
         views: Views that the classifiers see.
-        label_smoothing: Of their cross-entropy; set it to that of the head.
 
     Raises:
         ConfigError: If a weight is negative, the temperature is not positive, or a name is unknown.
@@ -64,23 +62,19 @@ class DHMSupervision(DKSSupervision):
         loss_weight: float = 1.0,
         stochastic: bool = False,
         temperature: float = 1.0,
-        eps: float = 1e-8,
         trunk: str = 'branch',
         blocks: Mapping[Tap, Sequence[int]] | None = None,
         widen: int = 2,
         views: Sequence[int] = (0,),
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(
             taps=taps,
             loss_weight=loss_weight,
             temperature=temperature,
-            eps=eps,
             trunk=trunk,
             blocks=blocks,
             widen=widen,
             views=views,
-            label_smoothing=label_smoothing,
         )
         self.stochastic = stochastic
 

@@ -54,7 +54,6 @@ def synergy_loss(
     logits: Sequence[Tensor],
     direction: str = 'dense',
     temperature: float = 1.0,
-    eps: float = 1e-8,
     without_gradient: Collection[int] = (),
 ) -> Tensor:
     """Return the sum of :func:`smoothed_kl` over the pairs of :func:`ordered_pairs`.
@@ -63,7 +62,6 @@ def synergy_loss(
         logits: Class scores of every classifier, the network's own last; each (N, K).
         direction: ``'dense'`` or ``'top-down'``.
         temperature: T > 0.
-        eps: Smoothing of the probabilities.
         without_gradient: Numbers of pairs that count in the value but give no gradient.
 
     Returns:
@@ -74,7 +72,6 @@ def synergy_loss(
             logits[student].detach() if number in without_gradient else logits[student],
             logits[source],
             temperature,
-            eps,
         )
         for number, (student, source) in enumerate(ordered_pairs(len(logits), direction))
     ]
@@ -99,12 +96,10 @@ class DKSSupervision(AuxiliarySupervision):
         ce_weight: alpha, of the auxiliary cross-entropy.
         direction: ``'dense'`` or ``'top-down'``.
         temperature: T; each divergence is multiplied by T^2.
-        eps: Smoothing of the probabilities.
         trunk: See :class:`mmcds.baselines.auxiliary.AuxiliaryClassifiers`.
         blocks: See there.
         widen: See there.
         views: Views that the classifiers see.
-        label_smoothing: Of their cross-entropy; set it to that of the head.
 
     Raises:
         ConfigError: If a weight is negative, the temperature is not positive, or a name is unknown.
@@ -117,37 +112,33 @@ class DKSSupervision(AuxiliarySupervision):
         ce_weight: float = 1.0,
         direction: str = 'dense',
         temperature: float = 1.0,
-        eps: float = 1e-8,
         trunk: str = 'branch',
         blocks: Mapping[Tap, Sequence[int]] | None = None,
         widen: int = 2,
         views: Sequence[int] = (0,),
-        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(taps, trunk, blocks, widen, views, label_smoothing)
+        super().__init__(taps, trunk, blocks, widen, views)
         owner = type(self).__name__
         if loss_weight < 0 or ce_weight < 0:
             raise ConfigError(
                 f'{owner}: loss_weight is {loss_weight} and ce_weight {ce_weight}; neither may be negative.'
             )
-        if not (temperature > 0 and eps > 0):
-            raise ConfigError(f'{owner}: temperature is {temperature} and eps {eps}; both must be positive.')
+        self.check_positive(temperature=temperature)
         if direction not in DIRECTIONS:
             raise ConfigError(f'{owner}: direction is {direction!r}; choose one of {", ".join(DIRECTIONS)}.')
         self.loss_weight, self.ce_weight = loss_weight, ce_weight
-        self.direction, self.temperature, self.eps = direction, temperature, eps
+        self.direction, self.temperature = direction, temperature
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<tap>.loss_ce`` and the accuracy of every classifier, and ``loss_synergy``."""
         logits, labels = self.classify(outputs)
         values = self.accuracies(logits, labels)
         for tap, scores in zip(self.taps, logits, strict=True):
-            values[f'{tap_name(tap)}.loss_ce'] = self.ce_weight * cross_entropy(scores, labels, self.label_smoothing)
+            values[f'{tap_name(tap)}.loss_ce'] = self.ce_weight * cross_entropy(scores, labels)
         values['loss_synergy'] = self.loss_weight * synergy_loss(
             [*logits, self.select(outputs.logits, outputs)],
             self.direction,
             self.temperature,
-            self.eps,
             self.without_gradient(),
         )
         return values

@@ -13,16 +13,13 @@ from mmcds.core.registry import MODELS
 DECAYS = ('none', 'linear')
 
 
-def dsn_losses(
-    logits: Sequence[Tensor], labels: Tensor, threshold: float = 0.0, label_smoothing: float = 0.0
-) -> list[Tensor]:
+def dsn_losses(logits: Sequence[Tensor], labels: Tensor, threshold: float = 0.0) -> list[Tensor]:
     r"""Return the companion losses :math:`[L_{CE}(c_i) - \gamma]_+` of the auxiliary classifiers.
 
     Args:
         logits: Class scores of every auxiliary classifier, each (N, K).
         labels: Class of every row, -1 where it is unlabelled. (N,).
         threshold: gamma; a classifier whose loss is below it is left alone. 0 is Equation 2.
-        label_smoothing: Share of the target that is spread over all classes.
 
     Returns:
         One scalar per classifier, at least float32.
@@ -31,7 +28,7 @@ def dsn_losses(
         https://arxiv.org/abs/1409.5185 (Eq. 3, there with a squared hinge loss) and
         https://arxiv.org/abs/2207.05306 (Eq. 2).
     """
-    return [(cross_entropy(scores, labels, label_smoothing) - threshold).clamp(min=0) for scores in logits]
+    return [(cross_entropy(scores, labels) - threshold).clamp(min=0) for scores in logits]
 
 
 @MODELS.register
@@ -54,7 +51,6 @@ class DSNSupervision(AuxiliarySupervision):
         blocks: See there.
         widen: See there.
         views: Views that the classifiers see.
-        label_smoothing: Of their cross-entropy; set it to that of the head.
 
     Raises:
         ConfigError: If ``loss_weight`` or ``threshold`` is negative, or a name is unknown.
@@ -70,9 +66,8 @@ class DSNSupervision(AuxiliarySupervision):
         blocks: Mapping[Tap, Sequence[int]] | None = None,
         widen: int = 1,
         views: Sequence[int] = (0,),
-        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(taps, trunk, blocks, widen, views, label_smoothing)
+        super().__init__(taps, trunk, blocks, widen, views)
         if loss_weight < 0 or threshold < 0:
             raise ConfigError(
                 f'DSNSupervision: loss_weight is {loss_weight} and threshold {threshold}; neither may be negative.'
@@ -85,7 +80,7 @@ class DSNSupervision(AuxiliarySupervision):
         """Return the weighted ``<tap>.loss_ce`` and the accuracy of every classifier."""
         weight = self.loss_weight * (1 - outputs.progress if self.decay == 'linear' else 1)
         logits, labels = self.classify(outputs)
-        losses = dsn_losses(logits, labels, self.threshold, self.label_smoothing)
+        losses = dsn_losses(logits, labels, self.threshold)
         values = self.accuracies(logits, labels)
         for tap, loss in zip(self.taps, losses, strict=True):
             values[f'{tap_name(tap)}.loss_ce'] = weight * loss

@@ -41,19 +41,18 @@ def unit_rows(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=1, eps=1e-6)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy, averaged over the labelled rows; 0 with zero gradient if there are none.
 
     Args:
         logits: Class scores (N, K).
         labels: Class of every row, -1 where it is unlabelled. (N,).
-        label_smoothing: Share of the target that is spread over all classes.
 
     Returns:
         Scalar, at least float32.
     """
     logits = at_least_float32(logits)
-    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum', label_smoothing=label_smoothing)
+    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum')
     return total / (labels >= 0).sum().clamp(min=1)
 
 

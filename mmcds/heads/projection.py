@@ -14,6 +14,8 @@ from mmcds.core.outputs import Tap, tap_name
 from mmcds.core.registry import MODELS
 
 HEADS = ('sepconv', 'sepconv+mlp', 'mlp')
+#: Rows shorter than this are divided by it instead of by their length: the gradient of an all-zero feature is finite.
+EPS = 1e-6
 
 
 class _EveryNth(torch.autograd.Function):
@@ -128,8 +130,6 @@ class CDSNeck(nn.Module):
         hidden_channels: Width between the two linear layers. Defaults to ``final_channels``.
         out_channels: Embedding width D of the forms with a projection.
         norm_cfg: Normalisation inside :class:`SepConv`.
-        eps: Rows shorter than this are divided by it instead of by their length, so that the gradient of an
-            all-zero feature stays finite.
 
     Raises:
         ConfigError: If the form of the head is unknown or the three sequences differ in length.
@@ -146,7 +146,6 @@ class CDSNeck(nn.Module):
         hidden_channels: int | None = None,
         out_channels: int = 128,
         norm_cfg: dict = dict(type='BN'),
-        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         if head not in HEADS:
@@ -156,7 +155,6 @@ class CDSNeck(nn.Module):
                 f'CDSNeck: taps, in_channels and strides have {len(taps)}, {len(in_channels)} and '
                 f'{len(strides)} entries; give one of each per tap.'
             )
-        self.eps = eps
         final_channels = final_channels or in_channels[-1]
         final_stride = final_stride or strides[-1]
         self.heads = nn.ModuleDict()
@@ -181,5 +179,5 @@ class CDSNeck(nn.Module):
         rows = []
         for head, feature in zip(self.heads.values(), features, strict=True):
             row = head(feature)
-            rows.append(F.normalize(at_least_float32(row), dim=1, eps=self.eps))
+            rows.append(F.normalize(at_least_float32(row), dim=1, eps=EPS))
         return rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from mmengine.model import Sequential
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
@@ -20,7 +20,6 @@ class PreActBlock(nn.Module):
         expansion: 1 for two 3x3 convolutions, 4 for 1x1, 3x3 and 1x1.
         stride: Of the (first) 3x3 convolution.
         project: Whether the shortcut is a 1x1 convolution.
-        conv_cfg: Convolutions.
         norm_cfg: Normalisation.
     """
 
@@ -31,7 +30,6 @@ class PreActBlock(nn.Module):
         expansion: int,
         stride: int,
         project: bool,
-        conv_cfg: dict | None,
         norm_cfg: dict,
     ) -> None:
         super().__init__()
@@ -44,14 +42,10 @@ class PreActBlock(nn.Module):
         width = in_channels
         for number, (kernel, step, wider) in enumerate(plan, 1):
             self.add_module(f'norm{number}', build_norm_layer(norm_cfg, width)[1])
-            self.add_module(
-                f'conv{number}', build_conv_layer(conv_cfg, width, wider, kernel, step, kernel // 2, bias=False)
-            )
+            self.add_module(f'conv{number}', nn.Conv2d(width, wider, kernel, step, kernel // 2, bias=False))
             width = wider
         self.relu = nn.ReLU()
-        self.downsample = (
-            build_conv_layer(conv_cfg, in_channels, out_channels, 1, stride, bias=False) if project else None
-        )
+        self.downsample = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if project else None
 
     def activate(self, x: Tensor) -> Tensor:
         """Apply the first norm and ReLU, which activate what the stage before puts out."""
@@ -87,7 +81,6 @@ class PreActResNet(BaseBackbone):
         base_channels: Width of the first stage, before expansion.
         strides: Stride of every stage.
         out_indices: Stages whose output is returned.
-        conv_cfg: Convolutions.
         norm_cfg: Normalisation.
         init_cfg: Weight initialisation.
 
@@ -108,7 +101,6 @@ class PreActResNet(BaseBackbone):
         base_channels: int = 64,
         strides: Sequence[int] = (1, 2, 2, 2),
         out_indices: Sequence[int] = (3,),
-        conv_cfg: dict | None = None,
         norm_cfg: dict = dict(type='BN'),
         init_cfg: list[dict] = [
             dict(type='Kaiming', layer=['Conv2d']),
@@ -122,12 +114,12 @@ class PreActResNet(BaseBackbone):
                 f"{', '.join(map(str, self.depths))} and the stem 'imagenet' or 'cifar'."
             )
         self.expansion, self.stage_blocks = self.depths[depth]
-        self.conv_cfg, self.norm_cfg, self.out_indices = conv_cfg, norm_cfg, tuple(out_indices)
+        self.norm_cfg, self.out_indices = norm_cfg, tuple(out_indices)
         if stem == 'imagenet':
-            self.conv1 = build_conv_layer(conv_cfg, in_channels, stem_channels, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(in_channels, stem_channels, 7, 2, 3, bias=False)
             self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1)
         else:
-            self.conv1 = build_conv_layer(conv_cfg, in_channels, stem_channels, 3, 1, 1, bias=False)
+            self.conv1 = nn.Conv2d(in_channels, stem_channels, 3, 1, 1, bias=False)
             self.maxpool = nn.Identity()
         width = stem_channels
         self.res_layers = []
@@ -142,7 +134,6 @@ class PreActResNet(BaseBackbone):
                     out_channels=wider,
                     expansion=self.expansion,
                     stride=stride,
-                    conv_cfg=conv_cfg,
                     norm_cfg=norm_cfg,
                 ),
             )
@@ -157,7 +148,6 @@ class PreActResNet(BaseBackbone):
         out_channels: int,
         expansion: int,
         stride: int,
-        conv_cfg: dict | None,
         norm_cfg: dict,
     ) -> nn.Module:
         """Build a stage."""
@@ -169,7 +159,6 @@ class PreActResNet(BaseBackbone):
                     expansion=expansion,
                     stride=1 if number else stride,
                     project=not number and (stride > 1 or in_channels != out_channels),
-                    conv_cfg=conv_cfg,
                     norm_cfg=norm_cfg,
                 )
                 for number in range(num_blocks)
