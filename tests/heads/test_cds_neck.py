@@ -56,7 +56,8 @@ def test_depthwise_convolution_in_bfloat16_is_that_of_float32_within_rounding(st
     if not autocast:
         module.bfloat16()
     for found, expected in zip(run(module, image), run(exact, image.float()), strict=True):
-        assert_close(found.float(), expected, rtol=2**-8, atol=1e-2)
+        # CPUs without arithmetic in bfloat16 round partial sums too: a few units of 2**-8 of the largest entry
+        assert (found.float() - expected).abs().max() <= 2**-6 * expected.abs().max()
     assert module(image.to(module.weight.dtype)).dtype == module.weight.dtype
 
 
