@@ -6,9 +6,10 @@ view v of image n), C channels, H and W size, D embedding width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 #: A place of a network: the number of a stage, or the name of a module.
@@ -50,3 +51,8 @@ class StepOutputs:
     def per_view(self, rows: Tensor) -> Tensor:
         """Split view-major rows (M, ...) into (V, N, ...) without a copy."""
         return rows.unflatten(0, (self.num_views, -1))
+
+    def of_views(self, rows: Tensor, views: Sequence[int]) -> Tensor:
+        """Return the rows of some views, (len(views) * N, ...); without a copy if there is one."""
+        chosen = [self.per_view(rows)[view] for view in views]
+        return chosen[0] if len(chosen) == 1 else torch.cat(chosen)

@@ -192,8 +192,7 @@ class TrainingStep:
 
     def rows_of_cross_entropy(self, outputs: StepOutputs) -> tuple[Tensor, Tensor]:
         """Return logits and labels of the rows of ``ce_views``."""
-        logits = outputs.per_view(outputs.logits)[list(self.ce_views)].flatten(0, 1)
-        return logits, outputs.labels.repeat(len(self.ce_views))
+        return outputs.of_views(outputs.logits, self.ce_views), outputs.labels.repeat(len(self.ce_views))
 
     def supervise(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``<supervision>.<name>`` for every value of every supervision."""

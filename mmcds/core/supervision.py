@@ -141,9 +141,7 @@ class ViewSupervision(Supervision):
 
     def select(self, rows: Tensor, outputs: StepOutputs) -> Tensor:
         """Return the rows (M, ...) of the chosen views, (len(views) * N, ...)."""
-        if not self.views or outputs.num_views == 1:
-            return rows
-        return outputs.per_view(rows)[list(self.views)].flatten(0, 1)
+        return rows if not self.views or outputs.num_views == 1 else outputs.of_views(rows, self.views)
 
     def select_labels(self, outputs: StepOutputs) -> Tensor:
         """Return the labels of the rows of the chosen views, (len(views) * N,)."""

@@ -53,6 +53,8 @@ class Teacher:
             raise ConfigError(f"teacher: mode is {mode!r}; choose 'eval' or 'train'.")
         self.mode, self.mean, self.std = mode, mean, std
         self._network: RunsViews | None = None
+        self._same: bool | None = None
+        self._own: tuple[Tensor, ...] = ()
         if network is not None:
             self.freeze(network)
 
@@ -106,9 +108,13 @@ class Teacher:
         """Go from the student's mean and standard deviation to the teacher's."""
         if self.mean is None or mean is None or std is None:
             return views
-        to_mean, to_std = (
-            torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1) for value in (self.mean, self.std)
-        )
-        if torch.equal(to_mean, mean) and torch.equal(to_std, std):
+        if self._same is None:  # compared once: a GPU would be waited for at every step
+            self._own = tuple(
+                torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1)
+                for value in (self.mean, self.std)
+            )
+            self._same = torch.equal(self._own[0], mean) and torch.equal(self._own[1], std)
+        if self._same:
             return views
+        to_mean, to_std = (value.to(mean.device, mean.dtype) for value in self._own)
         return ((views * std + mean - to_mean) / to_std).to(views.dtype)

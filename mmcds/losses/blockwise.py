@@ -16,7 +16,7 @@ factor is free: the product applies it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -58,7 +58,8 @@ class _Tiles:
         block: Side of a tile.
         scale: Factor of the scores.
         safe: Whether exp(score) can be taken without a shift.
-        own: Number of every anchor among the candidates; its pair with itself does not count. (A,).
+        own: Where the anchors stand among the candidates, as runs (first anchor, first candidate, number); the pair of
+            an anchor with itself does not count.
         ids: Identity of every anchor (A,) and candidate (K,): equal means positive. None if not needed.
     """
 
@@ -69,24 +70,22 @@ class _Tiles:
         block: int,
         scale: float,
         safe: bool,
-        own: Tensor,
+        own: Sequence[tuple[int, int, int]],
         ids: tuple[Tensor, Tensor] | None,
     ) -> None:
         self.shape, self.symmetric, self.block = shape, symmetric, block
         self.scale, self.safe = scale, safe
         self.single = max(shape) <= block
         self.ids = None if ids is None else (ids[0][:, None].split(block), ids[1].split(block))
-        every = torch.arange(len(own), device=own.device)
-        self._own = {(0, 0): (every, own)} if self.single else self._sort(every, own)
+        self.own = own
 
-    def _sort(self, row: Tensor, column: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """Distribute the pairs of anchors with themselves to the tiles in which they lie."""
-        across = -(-self.shape[1] // self.block)
-        tile, order = torch.sort(row // self.block * across + column // self.block)
-        row, column = row[order] % self.block, column[order] % self.block
-        number, count = torch.unique_consecutive(tile, return_counts=True)
-        pieces = zip(row.split(count.tolist()), column.split(count.tolist()), strict=True)
-        return {divmod(index, across): piece for index, piece in zip(number.tolist(), pieces, strict=True)}
+    def own_pairs(self, i: int, j: int) -> Iterator[tuple[int, int, int]]:
+        """Go through the runs of anchors with themselves in a tile: first row, first column, and number."""
+        for anchor, candidate, count in self.own:
+            first = max(0, i * self.block - anchor, j * self.block - candidate)
+            last = min(count, (i + 1) * self.block - anchor, (j + 1) * self.block - candidate)
+            if first < last:
+                yield anchor + first - i * self.block, candidate + first - j * self.block, last - first
 
     def columns(self) -> Iterator[tuple[int, range]]:
         """Go through the tiles that have to be computed, column by column, as numbers of their blocks of rows."""
@@ -103,9 +102,8 @@ class _Tiles:
         tile = _cut(buffer, len(x), len(y)).addmm_(x, y.t(), beta=0, alpha=self.scale / _LN2)
         if self.safe:
             tile.exp2_()
-        piece = self._own.get((i, j))
-        if piece is not None:
-            tile[piece] = self.nothing
+        for row, column, count in self.own_pairs(i, j):
+            tile[row : row + count, column : column + count].fill_diagonal_(self.nothing)
         return tile
 
     @property
@@ -273,7 +271,7 @@ def _weigh_scores(
 def blockwise_logsumexp(
     anchors: Tensor,
     candidates: Tensor | None,
-    own: Tensor,
+    own: Sequence[tuple[int, int, int]],
     bound: float,
     scale: float = 1.0,
     ids: tuple[Tensor, Tensor] | None = None,
@@ -284,7 +282,8 @@ def blockwise_logsumexp(
     Args:
         anchors: Rows x, float32 or float64. Shape (A, D).
         candidates: Rows y, same type. Shape (K, D). None if they are the anchors themselves; this costs half.
-        own: Number of every anchor among the candidates; its pair with itself is left out. (A,), int64.
+        own: Where the anchors stand among the candidates, as runs (first anchor, first candidate, number); the pair of
+            an anchor with itself is left out. Numbers, not tensors, so that nothing waits for a GPU.
         bound: No score is larger than this nor smaller than its negative.
         scale: Factor s of the scores.
         ids: Identities of the anchors (A,) and candidates (K,). If given, the log-sum-exp over the candidates of

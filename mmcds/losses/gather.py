@@ -80,15 +80,16 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total = grad.contiguous().clone()
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
+        own = torch.empty_like(grad[0])
+        dist.reduce_scatter_tensor(own, grad.contiguous().flatten(0, 1))
+        return own
 
 
 def _all_gather(local: Tensor) -> Tensor:
-    pieces = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-    dist.all_gather(pieces, local)
-    return torch.stack(pieces)
+    ranks = dist.get_world_size()
+    whole = local.new_empty(ranks * len(local), *local.shape[1:])
+    dist.all_gather_into_tensor(whole, local.contiguous())
+    return whole.unflatten(0, (ranks, -1))
 
 
 def _pad(values: Tensor, dim: int, size: int) -> Tensor:

@@ -31,7 +31,7 @@ class Classes(NamedTuple):
 
     Attributes:
         ids: Class of every image. (N,), int64.
-        counts: Images of every class. (C,), int64.
+        counts: Images of every class, 0 for numbers that are not used. (N,), int64.
     """
 
     ids: Tensor
@@ -45,9 +45,13 @@ def number_classes(labels: Tensor) -> Classes:
         labels: Class of every image, -1 = unlabelled. (N,), integer.
     """
     own = torch.arange(len(labels), device=labels.device)
-    keys = torch.where(labels >= 0, labels.to(torch.int64), -1 - own)
-    _, ids, counts = torch.unique(keys, return_inverse=True, return_counts=True)
-    return Classes(ids, counts)
+    keys, order = torch.where(labels >= 0, labels.to(torch.int64), -1 - own).sort()
+    # By sorting and counting, not by torch.unique, for whose size the CPU would have to wait
+    starts = torch.ones_like(keys)
+    starts[:1] = 0
+    starts[1:] = keys[1:] != keys[:-1]
+    ids = torch.empty_like(keys).scatter_(0, order, starts.cumsum(0))
+    return Classes(ids, torch.zeros_like(ids).scatter_add_(0, ids, torch.ones_like(ids)))
 
 
 @torch.compiler.disable
@@ -61,6 +65,7 @@ def supcon_loss(
     local: slice | None = None,
     num_ranks: int = 1,
     block_size: int | None = None,
+    unit_rows: bool = False,
 ) -> Tensor:
     r"""Pull images of one class and views of one image together, push all other rows apart.
 
@@ -88,6 +93,8 @@ def supcon_loss(
         num_ranks: R; the loss is multiplied by it, so that its mean over ranks is the global mean.
         block_size: Side of the tiles; the default depends on the device. A problem of at most that many rows is
             one tile, kept for backward.
+        unit_rows: Trust that the rows have unit length, as those of our heads have. Then a GPU is not waited for; on
+            a CPU they are checked in any case.
 
     Returns:
         Scalar, float32 or float64. Equals log(M - 1) when all rows are the same.
@@ -110,22 +117,25 @@ def supcon_loss(
         z = at_least_float32(embeddings)
         if normalize:
             z = F.normalize(z, dim=2, eps=1e-6)
-        longest = _check_rows(z, tolerance=1e-2 if embeddings.element_size() < 4 else 1e-4)
+        tolerance = 1e-2 if embeddings.element_size() < 4 else 1e-4
+        longest = 1 + tolerance if unit_rows and not z.is_cpu else _check_rows(z, tolerance)
         views, images, _ = z.shape
         classes = _classes(labels, images, z.device)
         ids = classes.ids.expand(views, images).flatten()
         rows, scale = z.flatten(0, 1), 1 / scalar
         if isinstance(temperature, Tensor):  # its gradient comes through the rows
             rows, scale = rows * temperature**-0.5, 1.0
-        every = torch.arange(views * images, device=z.device)
-        own = every if local is None else every.view(views, images)[:, local].flatten()  # rows that are anchors
-        anchors, candidates, anchor_ids = rows, None, ids
+        anchors, candidates, anchor_ids, own = rows, None, ids, None
+        runs = [(0, 0, views * images)]  # where the anchors stand among the rows
         if local is not None:
+            first, last, _ = local.indices(images)
+            runs = [(view * (last - first), view * images + first, last - first) for view in range(views)]
+            own = torch.arange(views * images, device=z.device).view(views, images)[:, first:last].flatten()
             anchors, candidates, anchor_ids = rows.index_select(0, own), rows, ids.index_select(0, own)
         log_all, *log_positive = blockwise_logsumexp(
             anchors,
             candidates,
-            own,
+            runs,
             longest**2 / scalar,
             scale,
             (anchor_ids, ids) if positives == 'in' else None,
@@ -135,7 +145,7 @@ def supcon_loss(
         if positives == 'in':
             per_anchor = log_all - log_positive[0] + number.log()
         else:
-            pull = class_scores(rows, ids, len(classes.counts), None if local is None else own)
+            pull = class_scores(rows, ids, len(classes.counts), own)
             per_anchor = log_all - scale * pull / number
         return per_anchor.sum() * (num_ranks / max(len(rows), 1))
 
@@ -261,6 +271,7 @@ class SupConLoss(nn.Module):
         *,
         local: slice | None = None,
         num_ranks: int = 1,
+        unit_rows: bool = False,
     ) -> Tensor:
         """Return the weighted loss; see :func:`supcon_loss` for the arguments."""
         if self.log_temperature is not None:
@@ -275,4 +286,5 @@ class SupConLoss(nn.Module):
             local=local,
             num_ranks=num_ranks,
             block_size=self.block_size,
+            unit_rows=unit_rows,
         )

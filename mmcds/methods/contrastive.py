@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from mmcds.core.outputs import StepOutputs, Tap, tap_name
@@ -79,21 +80,19 @@ class ContrastiveSupervision(Supervision):
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the weighted ``<tap>.loss_contrast`` of every tap and what :func:`contrast_metrics` watches."""
+        own = outputs.embeddings[self.name]
+        rows, labels, options = list(own.values()), outputs.labels, {}
+        if self.gather:  # all taps side by side, so that they are sent at once
+            whole = gather_embeddings(torch.cat(rows, 2), labels)
+            rows = list(whole.embeddings.split([row.shape[2] for row in rows], 2))
+            assert whole.labels is not None
+            labels, options = whole.labels, dict(local=whole.local, num_ranks=whole.num_ranks)
+        classes = number_classes(labels)  # once per step, not for every tap
         values = {}
-        classes = None if self.gather else number_classes(outputs.labels)  # once per step, not for every tap
-        for tap, embeddings in outputs.embeddings[self.name].items():
-            name = tap_name(tap)
-            if self.gather:
-                whole = gather_embeddings(embeddings, outputs.labels if classes is None else None)
-                if whole.labels is not None:  # those of the first tap serve all
-                    classes = number_classes(whole.labels)
-                loss = self.loss(whole.embeddings, classes, local=whole.local, num_ranks=whole.num_ranks)
-            else:
-                loss = self.loss(embeddings, classes)
-            values[f'{name}.loss_contrast'] = loss
-            values.update(
-                {f'{name}.{key}': value for key, value in contrast_metrics(embeddings, outputs.labels).items()}
-            )
+        for (tap, embeddings), row in zip(own.items(), rows, strict=True):
+            values[f'{tap_name(tap)}.loss_contrast'] = self.loss(row, classes, unit_rows=True, **options)
+            for key, value in contrast_metrics(embeddings, outputs.labels).items():
+                values[f'{tap_name(tap)}.{key}'] = value
         if isinstance(self.loss.temperature, Tensor):
             values['temperature'] = self.loss.temperature.detach()
         return values

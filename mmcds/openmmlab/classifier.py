@@ -32,18 +32,22 @@ def run_progress() -> float:
     return hub.get_info('iter') / total if total and 'iter' in hub.runtime_info else 0.0
 
 
-def labels_and_indices(samples: SampleBatch | Sequence[DataSample], device: torch.device) -> tuple[Tensor, Any]:
-    """Return labels (N,) and sample_idx (N,) of a batch; the latter is None if the pipeline did not pack it."""
+def labels_of(samples: SampleBatch | Sequence[DataSample]) -> Tensor:
+    """Return the labels (N,) of a batch."""
     if isinstance(samples, SampleBatch):
-        labels, indices = samples.labels, [meta.get('sample_idx') for meta in samples.metas]
-        if labels is None:
+        if samples.labels is None:
             raise ConfigError(
                 'CDSClassifier: the samples carry no labels. Keep gt_label in the pipeline; -1 means unlabelled.'
             )
-    else:
-        labels = torch.cat([sample.gt_label for sample in samples])
-        indices = [sample.get('sample_idx') for sample in samples]
-    return labels.to(device), None if None in indices else torch.tensor(indices, device=device)
+        return samples.labels
+    return torch.cat([sample.gt_label for sample in samples])
+
+
+def indices_of(samples: SampleBatch | Sequence[DataSample]) -> Tensor | None:
+    """Return sample_idx (N,) of a batch; None if the pipeline did not pack it."""
+    metas = samples.metas if isinstance(samples, SampleBatch) else samples
+    indices = [meta.get('sample_idx') for meta in metas]
+    return None if None in indices else torch.tensor(indices)
 
 
 @MODELS.register_module()
@@ -204,7 +208,10 @@ class CDSClassifier(TrainingStep, ImageClassifier):
 
     def outputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepOutputs:
         """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
-        labels, sample_idx = labels_and_indices(data_samples, inputs.device)
+        labels, sample_idx = labels_of(data_samples).to(inputs.device, non_blocking=True), None
+        if any(part.needs_sample_idx for part in self.supervisions.parts()):
+            indices = indices_of(data_samples)
+            sample_idx = None if indices is None else indices.to(inputs.device, non_blocking=True)
         how = {}
         if self.teacher is not None:
             how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}

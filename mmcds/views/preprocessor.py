@@ -56,6 +56,7 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
                 'CDSDataPreprocessor: to_onehot is True, but the losses compare labels as numbers. Leave it out.'
             )
         super().__init__(num_classes=num_classes, **kwargs)
+        self._non_blocking = True  # the loader pins its batches
         self.view_colors = tuple(
             RandomColor(**color) if isinstance(color, Mapping) else color for color in view_colors
         )
