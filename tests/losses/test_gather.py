@@ -21,51 +21,37 @@ CASES = [
     dict(),
     dict(positives='in', temperature=0.2),
     dict(temperature=0.01),  # two exponentials per pair
-    dict(weights=True, learn_temperature=True, block_size=3),
-    dict(loss=NTXentLoss, exclude=True),
+    dict(learn_temperature=True, block_size=3),
+    dict(loss=NTXentLoss),
 ]
 
 
 class Heads(nn.Module):
     """An encoder with a loss, whose parameters the ranks share."""
 
-    def __init__(self, loss=SupConLoss, weights=False, exclude=False, **options):
+    def __init__(self, loss=SupConLoss, **options):
         super().__init__()
         torch.manual_seed(1)
         self.project = nn.Linear(4, WIDTH)
         self.loss = loss(loss_weight=0.5, **options)
-        self.weighted, self.excluding = weights, exclude
         self.double()
 
-    def forward(self, images, labels, weights):
-        rows = F.normalize(self.project(images), dim=2)
-        whole = gather_embeddings(rows, labels, weights if self.weighted else None)
-        exclude = torch.tensor([[0, 0], [1, 4]]) if self.excluding else None  # the first anchors have no positive
-        return self.loss(
-            whole.embeddings,
-            whole.labels,
-            weights=whole.weights,
-            exclude=exclude,
-            local=whole.local,
-            num_ranks=whole.num_ranks,
-        )
+    def forward(self, images, labels):
+        whole = gather_embeddings(F.normalize(self.project(images), dim=2), labels)
+        return self.loss(whole.embeddings, whole.labels, local=whole.local, num_ranks=whole.num_ranks)
 
 
 def batch():
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(VIEWS, 10, 4, generator=generator, dtype=torch.float64)
-    return (
-        images,
-        torch.tensor([0, 1, -1, 0, 2, 2, -1, 0, 1, 3]),
-        torch.rand(VIEWS, 10, generator=generator, dtype=torch.float64),
-    )
+    return images, torch.tensor([0, 1, -1, 0, 2, 2, -1, 0, 1, 3])
 
 
 def share(rank, sizes):
     start = sum(sizes[:rank])
     part = slice(start, start + sizes[rank])
-    images, labels, weights = batch()
-    return images[:, part], labels[part], weights[:, part]
+    images, labels = batch()
+    return images[:, part], labels[part]
 
 
 def wrong_batches(rank):
@@ -76,7 +62,6 @@ def wrong_batches(rank):
     yield 'another type', (rows.double() if rank else rows, labels)
     yield 'no labels', (rows, None if rank else labels)
     yield 'too many labels', (rows, torch.zeros(7, dtype=torch.int64) if rank else labels)
-    yield 'too few weights', (rows, labels, torch.ones(2) if rank else torch.ones(3))
     yield 'a wrong shape', (rows[0] if rank else rows, labels)
 
 
@@ -137,10 +122,7 @@ def test_ranks_that_do_not_fit_together_stop_on_every_rank_with_one_message(rank
     assert set(first) == {name for name, _ in wrong_batches(0)}
     for message in first.values():
         assert 'every rank must bring embeddings (V, N, D) of the same V, D' in message
-    assert (
-        'rank 0: V=2, N=3, D=4, type=torch.float32, labels=3, weights=None; rank 1: V=2, N=3, D=3'
-        in first['another width']
-    )
+    assert 'rank 0: V=2, N=3, D=4, type=torch.float32, labels=3; rank 1: V=2, N=3, D=3' in first['another width']
 
 
 def test_without_a_process_group_nothing_changes():
@@ -148,7 +130,6 @@ def test_without_a_process_group_nothing_changes():
     whole = gather_embeddings(rows, labels)
     assert whole.embeddings is rows
     assert whole.labels is labels
-    assert whole.weights is None
     assert whole.local == slice(0, 3)
     assert whole.num_ranks == 1
 

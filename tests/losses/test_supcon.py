@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmcds.core.errors import ConfigError
-from mmcds.losses import NTXentLoss, SupConLoss, ntxent_loss, supcon_loss
+from mmcds.core.errors import ConfigError, DivergedError
+from mmcds.losses import NTXentLoss, SupConLoss, ntxent_loss, number_classes, supcon_loss
 
 
 def unit(*shape, seed=0, dtype=torch.float64):
@@ -45,12 +45,7 @@ def draw(seed):
         pick.choice([0.005, 0.01, 0.07, 0.5, 1.0, 10.0]), dtype=torch.float64, requires_grad=True
     )
     labels = pick.choice([None, torch.randint(-1, 3, (images,)), torch.full((images,), -1)])
-    options = dict(positives=pick.choice(['out', 'in']), exclude=None, weights=None)
-    options['weights'] = pick.choice(
-        [None, torch.rand(images, dtype=torch.float64), torch.rand(views, images, dtype=torch.float64)]
-    )
-    if pick.random() < 0.5:
-        options['exclude'] = torch.randint(0, images, (pick.randint(0, 3), 2))
+    options = dict(positives=pick.choice(['out', 'in']))
     return embeddings, labels, temperature, options, pick
 
 
@@ -70,14 +65,7 @@ def threads(seed):
 @pytest.mark.parametrize('seed', range(60))
 def test_equals_the_plain_formula_in_value_and_gradients_for_any_tiling(seed):
     embeddings, labels, temperature, options, pick = draw(seed)
-    expected = contrastive_reference(
-        embeddings,
-        labels,
-        temperature,
-        options['positives'],
-        options['weights'],
-        () if options['exclude'] is None else options['exclude'],
-    )
+    expected = contrastive_reference(embeddings, labels, temperature, **options)
     for block_size in (None, 1, pick.randint(2, 5)):
         found = supcon_loss(embeddings, labels, temperature, block_size=block_size, **options)
         assert_same(found, expected, (embeddings, temperature))
@@ -262,18 +250,16 @@ def test_normalize_makes_the_length_of_rows_irrelevant():
     assert_close(supcon_loss(rows * lengths, normalize=True), supcon_loss(rows), rtol=1e-13, atol=0)
 
 
-def test_an_anchor_of_weight_zero_still_is_a_negative_and_integer_weights_count_as_often():
-    rows = unit(2, 4, 5).requires_grad_()
-    one_by_one = [supcon_loss(rows, weights=row) for row in torch.eye(4, dtype=torch.float64)]
-    assert_close(sum(one_by_one) / 4, supcon_loss(rows))
-    weighted = supcon_loss(rows, weights=torch.tensor([2, 1, 0, 1]))
-    assert_close(weighted, (2 * one_by_one[0] + one_by_one[1] + one_by_one[3]) / 4)
-
-
-def test_images_whose_mutual_pairs_are_all_excluded_do_not_see_each_other():
-    rows = unit(2, 4, 5)
-    across = torch.tensor([(a, b) for a in (0, 1) for b in (2, 3)])
-    assert_close(ntxent_loss(rows, exclude=across), (ntxent_loss(rows[:, :2]) + ntxent_loss(rows[:, 2:])) / 2)
+def test_numbered_classes_are_the_labels_and_may_stand_for_them():
+    labels = torch.tensor([7, -1, 3, 7, -1, 3, 7])
+    ids, counts = number_classes(labels)
+    same = (labels[:, None] == labels) & (labels >= 0) | torch.eye(7, dtype=torch.bool)
+    assert torch.equal(ids[:, None] == ids, same)
+    assert torch.equal(counts[ids], same.sum(1))
+    assert counts.sum() == 7
+    rows = unit(2, 7, 5)
+    assert torch.equal(supcon_loss(rows, number_classes(labels)), supcon_loss(rows, labels))
+    assert number_classes(labels[:0]).ids.shape == (0,)
 
 
 # ---- edges: finite loss and gradient
@@ -319,17 +305,6 @@ def test_opposite_views_at_a_tiny_temperature_cost_their_whole_distance():
     assert_close(loss.item(), 400.0)
 
 
-def test_anchors_without_positives_are_left_out_and_without_any_the_loss_is_zero():
-    rows = unit(2, 3, 4).requires_grad_()
-    alone = torch.tensor([[0, 0]])  # the two views of image 0 do not count
-    found = ntxent_loss(rows, exclude=alone)
-    assert_close(found, contrastive_reference(rows, exclude=[(0, 0)]))
-    value, (grad,) = value_and_grads(ntxent_loss(rows, exclude=torch.tensor([[0, 0], [1, 1], [2, 2]])), rows)
-    assert value == 0
-    assert (grad == 0).all()
-    assert ntxent_loss(rows, weights=torch.zeros(3)) == 0
-
-
 @pytest.mark.parametrize('temperature', [0.02, 0.04])  # on either side of where two exponentials are needed
 def test_float32_agrees_with_float64_for_separated_classes(temperature):
     centre = unit(4, 32, seed=1)
@@ -366,7 +341,6 @@ class LargestTensor(TorchDispatchMode):
         dict(positives='in'),
         dict(local=slice(50, 250)),
         dict(temperature=0.01),
-        dict(exclude=torch.tensor([[0, 1], [2, 2]])),
     ],
 )
 def test_no_tensor_is_larger_than_the_rows_or_a_tile(options):
@@ -391,7 +365,7 @@ def test_nothing_larger_than_the_rows_is_kept_for_backward():
 @pytest.mark.parametrize('positives', ['out', 'in'])
 def test_modules_are_the_functions_times_their_weight(positives):
     rows, labels = unit(2, 6, 4), torch.tensor([0, 1, 0, 1, -1, 2])
-    options = dict(weights=torch.rand(6), exclude=torch.tensor([[0, 5]]), local=slice(1, 4), num_ranks=2)
+    options = dict(local=slice(1, 4), num_ranks=2)
     supcon = MODELS.build(dict(type='SupConLoss', temperature=0.2, loss_weight=3.0, positives=positives))
     ntxent = MODELS.build(dict(type='NTXentLoss', temperature=0.2, loss_weight=3.0, positives=positives))
     assert_close(supcon(rows, labels, **options), 3 * supcon_loss(rows, labels, 0.2, positives=positives, **options))
@@ -400,16 +374,16 @@ def test_modules_are_the_functions_times_their_weight(positives):
 
 
 def test_a_learned_temperature_falls_for_separated_images_and_stops_at_its_bound():
-    loss = SupConLoss(temperature=0.1, learn_temperature=True, min_temperature=0.05)
+    loss = SupConLoss(temperature=0.1, learn_temperature=True)
     assert_close(loss.temperature.item(), 0.1)
     rows = torch.eye(4).expand(2, 4, 4)
-    optimizer = torch.optim.SGD(loss.parameters(), lr=1e4)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=1e5)
     for _ in range(5):
         optimizer.zero_grad()
         loss(rows).backward()
         optimizer.step()
     loss(rows)
-    assert_close(loss.temperature.item(), 0.05)
+    assert_close(loss.temperature.item(), SupConLoss.min_temperature)
 
 
 # ---- bad input
@@ -423,25 +397,24 @@ def test_a_learned_temperature_falls_for_separated_images_and_stops_at_its_bound
         (dict(embeddings=unit(1, 4, 3)), 'V = 1 view per image'),
         (dict(embeddings=2 * unit(2, 4, 3)), 'unit length, but the longest has 2. Set normalize=True'),
         (dict(embeddings=0.1 * unit(2, 4, 3)), 'unit length, but the longest has 0.1'),
-        (dict(embeddings=unit(2, 4, 3) * math.nan), 'contain NaN or infinity'),
-        (dict(embeddings=unit(2, 4, 3) * math.nan, normalize=True), 'contain NaN or infinity'),
-        (dict(embeddings=unit(2, 4, 3) * math.inf), 'contain NaN or infinity'),
         (dict(labels=torch.zeros(8, dtype=torch.int64)), r'labels must be integers of shape \(4,\).*got \(8,\)'),
         (dict(labels=torch.zeros(4)), 'labels must be integers .* of torch.float32'),
         (dict(temperature=0.0), 'temperature must be > 0, got 0.0'),
         (dict(temperature=torch.tensor(-1.0)), 'temperature must be > 0, got -1.0'),
         (dict(temperature=math.nan), 'temperature must be > 0, got nan'),
         (dict(positives='both'), "positives is 'both'; choose 'out' or 'in'"),
-        (dict(weights=torch.ones(3)), r'weights must be non-negative, of shape \(4,\) or \(2, 4\), got \(3,\)'),
-        (dict(weights=-torch.ones(4)), 'weights must be non-negative'),
-        (dict(exclude=torch.tensor([0, 1])), r'exclude must be integer pairs of images \(P, 2\), got \(2,\)'),
-        (dict(exclude=torch.tensor([[0, 4]])), 'exclude names images 0 to 4, but images are numbered 0 to 3'),
         (dict(block_size=0), 'block_size must be >= 1, got 0'),
     ],
 )
 def test_bad_input_is_named(change, message):
     with pytest.raises(ConfigError, match=message):
         supcon_loss(**{'embeddings': unit(2, 4, 3), **change})
+
+
+@pytest.mark.parametrize('value, options', [(math.nan, {}), (math.nan, dict(normalize=True)), (math.inf, {})])
+def test_rows_that_are_not_finite_say_that_the_training_diverged(value, options):
+    with pytest.raises(DivergedError, match=r'contain NaN or infinity. The training has diverged'):
+        supcon_loss(unit(2, 4, 3) * value, **options)
 
 
 @pytest.mark.parametrize('cls', [SupConLoss, NTXentLoss])
@@ -452,7 +425,7 @@ def test_bad_input_is_named(change, message):
         (dict(positives='both'), "positives is 'both'"),
         (dict(loss_weight=-1.0), 'loss_weight must be a finite number >= 0, got -1.0'),
         (dict(loss_weight=math.inf), 'loss_weight must be a finite number >= 0, got inf'),
-        (dict(learn_temperature=True, min_temperature=0.5), r'min_temperature must be > 0 and at most temperature'),
+        (dict(learn_temperature=True, temperature=0.005), 'a learned temperature starts at 0.01 or above, got 0.005'),
         (dict(block_size=0), 'block_size must be >= 1, got 0'),
     ],
 )
