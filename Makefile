@@ -1,5 +1,6 @@
 # make train: create the environment and run CDS pre-training on the embedded images.
-# make test:  create the environment and run all tests.
+# make test:  create the environment and run all tests; make test-fast: those that take under a second.
+# make test-plain: run the inner folders and the examples in an environment without OpenMMLab.
 # make detect: train a detector on scenes of those images with the backbone of make train (which runs first if needed).
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,12 +10,12 @@ BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
 DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
-.PHONY: train test detect lint format clean
+.PHONY: train test test-fast test-plain detect lint format clean
 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); ok or sys.exit("mmcds needs Python 3.10 to 3.12, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[det,calib,timm,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[openmmlab,det,calib,timm,dev]'
 	$(BIN)/python -m mmcds.cli.doctor
 	touch $@
 
@@ -23,6 +24,17 @@ train: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -n auto --dist loadscope
+
+test-fast: $(VENV)/installed
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -q -n auto -m 'not slow'
+
+$(VENV)-plain/installed: setup.py
+	$(PYTHON) -m venv $(VENV)-plain
+	$(VENV)-plain/bin/python -m pip install -q -e '.[plain]'
+	touch $@
+
+test-plain: $(VENV)-plain/installed
+	OMP_NUM_THREADS=1 $(VENV)-plain/bin/python -m pytest -q --confcutdir=tests/plain tests/plain
 
 $(BACKBONE):
 	$(MAKE) train
@@ -45,4 +57,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mmcds/.mim
+	rm -rf $(VENV) $(VENV)-plain build dist *.egg-info mmcds/.mim

@@ -40,33 +40,39 @@ class BuildWithResources(build_py):
 version = {}
 exec((ROOT / 'mmcds' / 'version.py').read_text(), version)
 
+OPENMMLAB = [
+    'torchvision>=0.26,<0.30',
+    'matplotlib>=3.8',
+    'rich>=13',
+    'safetensors>=0.4.3',
+    'onedl-mmengine>=0.10.12,<0.11',
+    'onedl-mmcv>=2.3.6,<2.4',
+    'onedl-mmpretrain>=1.3.6,<1.4',
+]
+
 setup(
     name='mmcds',
     version=version['__version__'],
-    description='Contrastive Deep Supervision for MMPretrain and MMDetection',
+    description='Contrastive Deep Supervision for PyTorch, MMPretrain and MMDetection',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmcds', 'mmcds.*']),
-    package_data={'mmcds': ['datasets/fashion_mnist/*']},
+    package_data={'mmcds': ['data/fashion_mnist/*', 'paper/*.csv']},
     cmdclass={'build_py': BuildWithResources},
     python_requires='>=3.10,<3.13',
     install_requires=[
         'torch>=2.11,<2.15,!=2.13.0',  # the CPU build of 2.13.0 breaks torchvision's operators
-        'torchvision>=0.26,<0.30',
         'numpy>=1.26,<3',
-        'matplotlib>=3.8',
-        'rich>=13',
-        'safetensors>=0.4.3',
-        'onedl-mmengine>=0.10.12,<0.11',
-        'onedl-mmcv>=2.3.6,<2.4',
-        'onedl-mmpretrain>=1.3.6,<1.4',
     ],
     extras_require={
-        'det': ['onedl-mmdetection>=3.5.1,<3.6'],
+        'openmmlab': OPENMMLAB,
+        'det': [*OPENMMLAB, 'onedl-mmdetection>=3.5.1,<3.6'],
         'calib': ['torchmetrics>=1.4'],
         'timm': ['timm>=1.0'],
         'tensorboard': ['tensorboard>=2.14'],
+        # the examples and the tests of the inner folders; transformers 5 and MMPretrain exclude each other
+        'plain': ['torchvision>=0.26,<0.30', 'timm>=1.0', 'lightning>=2.4', 'transformers>=5', 'accelerate', 'pytest>=8'],
         'dev': [
             'pytest>=8',
             'pytest-xdist',

@@ -68,7 +68,11 @@ def require(package: str, extra: str, what: str) -> None:
     Raises:
         ModuleNotFoundError: Saying what needs it and how to install it.
     """
-    if package not in sys.modules and importlib.util.find_spec(package) is None:
+    try:
+        found = package in sys.modules or importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
         raise ModuleNotFoundError(
             f"{what} needs {package}, which is not installed: pip install 'mmcds[{extra}]'. Training with plain "
             'PyTorch (mmcds.ContrastiveDeepSupervision) needs nothing else.',

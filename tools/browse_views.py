@@ -1,6 +1,10 @@
 #!/usr/bin/env python
 """Picture of the views as they reach the network: python tools/browse_views.py CONFIG --out views.png."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser
 
 import torch
@@ -8,7 +12,6 @@ from matplotlib.figure import Figure
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
 
 

@@ -8,6 +8,10 @@ Every model runs over its test set. OUT gets calibration.md, calibration.csv and
 of the same name are repetitions, such as seeds: their mean and sample standard deviation are reported.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import csv
 import tempfile
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -20,7 +24,6 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, load_config, prepare_testing, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack_predictions, top_class

@@ -5,6 +5,10 @@ Says which layout the configs expect, what is there (images per split and class)
 be read. The exit status is 1 if anything is wrong, so that a training can follow by &&.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import json
 import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -21,7 +25,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import run_tool, unloadable_dataset
 from mmcds.openmmlab.registration import resources
 

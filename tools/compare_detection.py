@@ -1,6 +1,10 @@
 #!/usr/bin/env python
 """Compare detectors as Table 4 of the paper does: python tools/compare_detection.py [LABEL=]WORK_DIR ..."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import csv
 import statistics
 from argparse import ArgumentParser

@@ -5,10 +5,13 @@ python tools/distill.py --jobs 2 does it on the embedded images. Every student w
 teacher of its own seed. Runs that have ended are not repeated.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, run_tool
 from mmcds.evaluation.sweep import Run, execute, summarise
 from mmcds.openmmlab.teacher import read_model_config

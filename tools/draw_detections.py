@@ -1,6 +1,10 @@
 #!/usr/bin/env python
 """Picture of detections beside the ground truth: python tools/draw_detections.py CONFIG CHECKPOINT --out boxes.png."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -13,7 +17,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import check_architecture, model_state

@@ -1,9 +1,12 @@
 #!/usr/bin/env python
 """Strip heads, supervisions and prefix from a checkpoint: python tools/export_backbone.py CHECKPOINT OUT."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes)
 from mmcds.cli.launch import run_tool
 from mmcds.openmmlab.export import LAYOUTS, export_backbone
 

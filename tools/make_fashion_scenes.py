@@ -5,13 +5,16 @@ Writes OUT/{train,test}/NNNNNN.png and OUT/annotations/{train,test}.json in the 
 already are not made again.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import os
 from argparse import ArgumentParser
 from collections import Counter
 from json import loads
 from pathlib import Path
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes)
 from mmcds.cli.launch import run_tool
 from mmcds.data.fashion_scenes import COUNTS, EMBEDDED, SceneRecipe, write_scenes
 

@@ -12,6 +12,10 @@ seeds or cells. Cells of equal configs, such as plain training in Tables 1 and 8
 second is a link to that of the first. A folder whose run has another config is refused.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import os
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -21,7 +25,6 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import Run, execute

@@ -7,6 +7,10 @@ python tools/plot_curves.py WORK_DIR WORK_DIR --names plain cds --out figure4.pn
 Runs of the same name are repetitions, such as seeds: a line through their mean, in a band of one standard deviation.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 

@@ -7,6 +7,10 @@ networks see the same images, those of the first config. Networks of the same na
 and a spread.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import csv
 import os
 import statistics
@@ -29,7 +33,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, check_data_root, load_config, run_tool, set_loader_defaults
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import Tap, build_backbone, tap_name

@@ -5,6 +5,10 @@ Runs some steps of the config's own loader, model and optimiser and prints how l
 touched. On a GPU the parts are synchronised with the CPU, so their sum is an upper bound of the step in training.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import json
 import tempfile
 import time
@@ -21,7 +25,6 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,

@@ -6,12 +6,15 @@ trains the detectors and compares their AP (OUT/table.md, OUT/table.csv). Runs t
 command can be stopped, and given again with more seeds or detectors.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 import os
 import runpy
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, run_tool
 from mmcds.data.fashion_scenes import COUNTS, write_scenes
 from mmcds.evaluation.sweep import Run, execute

@@ -5,10 +5,13 @@ python tools/semi_supervised.py --jobs 2 trains the version on the embedded imag
 ended are not repeated, so the command can be stopped, and given again with more seeds.
 """
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser
 from pathlib import Path
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import OPTIONS_HELP, run_tool
 from mmcds.evaluation.sweep import Run, execute, summarise
 

@@ -1,13 +1,16 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser, Namespace
 
 import mmengine
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import add_common_arguments, load_config, prepare_testing, run_tool
 
 

@@ -1,6 +1,10 @@
 #!/usr/bin/env python
 """Train what a config describes: python tools/train.py configs/cds/resnet50_in1k.py."""
 
+import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
+
+# isort: split
+
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -9,7 +13,6 @@ from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-import mmcds.openmmlab  # noqa: F401  (registers its classes and the mmcds:: prefix)
 from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,

@@ -188,8 +188,6 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         classifier: str | None = None,
     ) -> None:
         super().__init__()
-        import mmcds.methods  # noqa: F401  (registers; those import this package)
-
         first = dict(
             cds=dict(
                 type='ContrastiveSupervision',

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from mmcds.core.errors import ConfigError
@@ -16,14 +18,16 @@ class Registry:
 
     Args:
         name: What the classes are, for messages.
+        packages: Packages that register classes; they are imported when a name is first asked for. One that does not
+            exist is left out.
 
     Attributes:
         fallback: Builds what this table does not hold; the adapter of a library puts its own builder here, so that
             our configs may name its classes too.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, packages: Sequence[str] = ()) -> None:
+        self.name, self.packages = name, packages
         self.fallback: Callable[[dict[str, Any]], Any] | None = None
         self._classes: dict[str, type] = {}
         self._mirrors: list[Callable[[type], None]] = []
@@ -44,10 +48,18 @@ class Registry:
             mirror(cls)
         return cls
 
+    def load(self) -> None:
+        """Import the packages that register classes."""
+        packages, self.packages = self.packages, ()
+        for package in packages:
+            if find_spec(package) is not None:
+                import_module(package)
+
     def mirror(self, callback: Callable[[type], None]) -> None:
         """Call ``callback`` with every class of the table, those that are registered later included."""
+        self.load()
         self._mirrors.append(callback)
-        for cls in self:
+        for cls in self._classes.values():
             callback(cls)
 
     def build(self, config: Any) -> Any:
@@ -67,6 +79,7 @@ class Registry:
             raise ConfigError(f'{self.name}: {dict(config)} names no class. Add type=..., such as type=SupConLoss.')
         if not isinstance(kind, str):
             return kind(**arguments)
+        self.load()
         cls = self._classes.get(kind.rsplit('.', 1)[-1])
         if cls is not None:
             return cls(**arguments)
@@ -78,12 +91,6 @@ class Registry:
             'file that registers it.'
         )
 
-    def __iter__(self) -> Iterator[type]:
-        return iter(tuple(self._classes.values()))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._classes
-
 
 #: Losses, projection heads and supervisions.
-MODELS = Registry('models')
+MODELS = Registry('models', ('mmcds.losses', 'mmcds.heads', 'mmcds.methods', 'mmcds.baselines'))

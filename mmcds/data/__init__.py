@@ -2,7 +2,7 @@
 
 from mmcds.after_import import require
 
-require('mmpretrain', 'openmmlab', 'mmcds.data')
+require('mmpretrain', 'openmmlab', __name__)
 
 from mmcds.data.embedded import EmbeddedFashionMNIST
 from mmcds.data.in_memory import InMemory, InMemoryCIFAR10, InMemoryCIFAR100

@@ -3,17 +3,14 @@
 Importing this package is all that a config of MMDetection needs: ``custom_imports=dict(imports=['mmcds.detection'])``.
 """
 
-from importlib.util import find_spec
+from mmcds.after_import import require
 
-from mmcds.core.errors import ConfigError
+require('mmpretrain', 'openmmlab', __name__)
+require('mmdet', 'det', __name__)
+
 from mmcds.detection.operators import install_operators
 from mmcds.openmmlab.registration import without_noise
 
-if find_spec('mmdet') is None:
-    raise ConfigError(
-        'detection needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or the '
-        "extra: pip install 'mmcds[det]'."
-    )
 install_operators()
 with without_noise():
     import mmdet.evaluation

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError, DivergedError
@@ -54,7 +55,7 @@ def number_classes(labels: Tensor) -> Classes:
     return Classes(ids, torch.zeros_like(ids).scatter_add_(0, ids, torch.ones_like(ids)))
 
 
-@torch.compiler.disable
+@_disable_dynamo  # as torch.compiler.disable, without importing the compiler
 def supcon_loss(
     embeddings: Tensor,
     labels: Tensor | Classes | None = None,

@@ -2,7 +2,7 @@
 
 from mmcds.after_import import require
 
-require('mmpretrain', 'openmmlab', 'mmcds.networks')
+require('mmpretrain', 'openmmlab', __name__)
 
 from mmcds.networks.cifar import (
     MobileNetV2_CIFAR,

@@ -6,7 +6,7 @@ Importing it registers every class of the package there, the ``mmcds::`` config 
 from mmcds.after_import import require
 
 for _package in ('mmengine', 'mmcv', 'mmpretrain'):
-    require(_package, 'openmmlab', 'mmcds.openmmlab')
+    require(_package, 'openmmlab', __name__)
 
 from mmcds.openmmlab.registration import register
 

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from mmcds.after_import import name_configs
@@ -33,9 +32,6 @@ _MODULES = (
     'openmmlab.hooks',
     'evaluation.calibration',
 )
-
-#: Folders of plain PyTorch, whose classes register in our own table; ``baselines`` may have been deleted.
-_PLAIN = ('losses', 'heads', 'methods', 'baselines')
 
 
 #: Messages on import about optional components; they are filtered out.
@@ -101,9 +97,6 @@ def register() -> None:
         from mmpretrain.registry import MODELS as THEIRS
 
         import_module('mmcds.registry')
-        for package in _PLAIN:
-            if find_spec(f'mmcds.{package}') is not None:
-                import_module(f'mmcds.{package}')
         MODELS.mirror(lambda cls: THEIRS.register_module(module=cls))
         MODELS.fallback = THEIRS.build
         for module in _MODULES:

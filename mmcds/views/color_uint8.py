@@ -1,5 +1,9 @@
 """Colour, blur and Cutout of one uint8 image in a loading process, by OpenCV: for training without a GPU."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast

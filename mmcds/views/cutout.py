@@ -1,5 +1,9 @@
 """Cutout as the released code draws it."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS

@@ -1,5 +1,9 @@
 """One view in one step: the usual pipeline of MMPretrain's transforms, recognised and run without its overhead."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,9 @@
 """Loading: every image enters the pipeline as uint8 BGR with three channels, whatever it was on disk."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 import cv2
 import mmcv
 import numpy as np

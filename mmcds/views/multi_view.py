@@ -1,5 +1,9 @@
 """V views of one image that was decoded once, each by a pipeline of its own."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,5 +1,9 @@
 """The end of a pipeline: what the batch is made of."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 from mmpretrain.datasets.transforms import PackInputs
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures.utils import format_label

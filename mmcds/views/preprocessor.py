@@ -1,5 +1,9 @@
 """What happens to a batch on the device, between the loader and the network."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

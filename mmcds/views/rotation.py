@@ -1,5 +1,9 @@
 """Rotation by quarter turns: the views of self-supervised distillation."""
 
+from mmcds.after_import import require
+
+require('mmpretrain', 'openmmlab', __name__)
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 from mmcds.baselines import DHMSupervision, DKSSupervision, DSNSupervision
 from mmcds.baselines.auxiliary import AuxiliaryClassifiers
-from mmcds.core.numerics import cross_entropy
 from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import cross_entropy
 from mmcds.core.taps import NetworkInfo, TapInfo
 from mmcds.heads import CDSNeck
 
