@@ -208,10 +208,10 @@ class CDSClassifier(TrainingStep, ImageClassifier):
 
     def outputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepOutputs:
         """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
-        labels, sample_idx = labels_of(data_samples).to(inputs.device, non_blocking=True), None
-        if any(part.needs_sample_idx for part in self.supervisions.parts()):
-            indices = indices_of(data_samples)
-            sample_idx = None if indices is None else indices.to(inputs.device, non_blocking=True)
+        labels, sample_idx = labels_of(data_samples), indices_of(data_samples)
+        labels = labels.to(inputs.device, non_blocking=True)
+        if sample_idx is not None:
+            sample_idx = sample_idx.to(inputs.device, non_blocking=True)
         how = {}
         if self.teacher is not None:
             how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}

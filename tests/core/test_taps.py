@@ -7,7 +7,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
-from mmcds.core.taps import TapInfo, TappedBackbone, as_map, build_backbone, tap_name
+from mmcds.core.outputs import tap_name
+from mmcds.core.taps import TapInfo, TappedBackbone, as_map
+from mmcds.openmmlab.backbone import build_backbone
 
 RESNET = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
 
@@ -25,7 +27,7 @@ def test_imagenet_stem_has_strides_4_to_32():
     assert info.taps == {0: TapInfo(256, 4), 3: TapInfo(2048, 32)}
 
 
-def test_probe_leaves_statistics_mode_and_random_stream_unchanged():
+def test_measuring_leaves_statistics_mode_and_random_stream_unchanged():
     backbone = build_backbone(RESNET, (0,))
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     stream = torch.random.get_rng_state()
@@ -56,11 +58,11 @@ def test_a_look_for_stage_numbers_does_not_change_the_weights_that_follow():
 
 def test_tokens_become_a_square_map_without_the_class_token():
     tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
-    seen = as_map(tokens, 'blocks')
+    seen = as_map(tokens, 'blocks', (32, 32))
     assert seen.shape == (2, 3, 2, 2)
     assert_close(seen[0, :, 0, 0], tokens[0, 1])
     assert_close(seen[0, :, 1, 1], tokens[0, 4])
-    assert as_map(torch.zeros(2, 7), 'vector').shape == (2, 7, 1, 1)
+    assert as_map(torch.zeros(2, 7), 'vector', (32, 32)).shape == (2, 7, 1, 1)
 
 
 def test_swin_and_vit_can_be_tapped():
@@ -119,6 +121,20 @@ def test_rejects_a_module_that_does_not_run():
 
 def test_rejects_an_output_that_is_no_feature():
     with pytest.raises(ConfigError, match=r"tap 'x' puts out dict; a map"):
-        as_map({}, 'x')
+        as_map({}, 'x', (32, 32))
     with pytest.raises(ConfigError, match=r"tap 'x' puts out \(1, 1, 1, 1, 1\)"):
-        as_map(torch.zeros(1, 1, 1, 1, 1), 'x')
+        as_map(torch.zeros(1, 1, 1, 1, 1), 'x', (32, 32))
+
+
+def test_tokens_lie_as_the_patches_of_an_image_that_is_no_square():
+    tokens = torch.arange(140.0)[None, :, None].repeat(2, 1, 3)
+    seen = as_map(tokens, 'blocks', (224, 160))
+    assert seen.shape == (2, 3, 14, 10)
+    assert torch.equal(seen[0, 0], torch.arange(140.0).view(14, 10))
+    assert torch.equal(as_map(torch.cat([-tokens[:, :1], tokens], 1), 'blocks', (224, 160)), seen), 'a class token'
+
+
+@pytest.mark.parametrize('count, size', [(140, (224, 224)), (140, (224, 200)), (110, (32, 32))])
+def test_tokens_that_are_no_grid_of_the_image_are_refused(count, size):
+    with pytest.raises(ConfigError, match=f'puts out {count} tokens, which are no grid'):
+        as_map(torch.zeros(1, count, 4), 'blocks', size)

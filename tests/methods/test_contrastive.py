@@ -1,11 +1,13 @@
-"""Contrastive supervision: what it returns for a outputs, where gradients go, what it refuses."""
+"""Contrastive supervision: what it returns for a step, where gradients go, what it refuses."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 from torch.testing import assert_close
 
-from mmcds.core.errors import ConfigError
+from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.taps import NetworkInfo, TapInfo
 from mmcds.losses import contrast_metrics, supcon_loss
@@ -47,9 +49,14 @@ def outputs(labels=(0, 1, -1, 0), embeddings=None):
     )
 
 
+def forward(supervision, step):
+    """Embed, then compute the losses, as a training step does."""
+    return supervision(replace(step, embeddings={'cds': supervision.embed(step)}))
+
+
 def test_every_tap_gets_its_weighted_loss_and_its_watched_values():
     supervision, step = build(), outputs()
-    values = supervision(step)
+    values = forward(supervision, step)
     assert list(values) == [
         f'{name}.{key}' for name in NAMES for key in ('loss_contrast', 'alignment', 'uniformity', 'contrast_top1')
     ]
@@ -64,7 +71,7 @@ def test_every_tap_gets_its_weighted_loss_and_its_watched_values():
 def test_rows_that_were_embedded_already_are_not_computed_again():
     supervision, step = build(), outputs()
     embeddings = supervision.embed(step)
-    expected = supervision(step)
+    expected = forward(supervision, step)
     supervision.neck.forward = None  # a call would fail
     again = supervision(outputs(embeddings={'cds': embeddings}))
     assert_close(again['stage0.loss_contrast'], expected['stage0.loss_contrast'])
@@ -72,7 +79,7 @@ def test_rows_that_were_embedded_already_are_not_computed_again():
 
 def test_the_gradient_of_every_loss_reaches_its_own_head_and_feature_only():
     supervision, step = build(), outputs()
-    supervision(step)['stage0.loss_contrast'].backward()
+    forward(supervision, step)['stage0.loss_contrast'].backward()
     assert step.features[0].grad.abs().sum() > 0
     assert step.features['layer2.1'].grad is None
     for name, parameter in supervision.named_parameters():
@@ -83,7 +90,7 @@ def test_the_gradient_of_every_loss_reaches_its_own_head_and_feature_only():
 @pytest.mark.parametrize('labels', [(-1, -1, -1), (0, 0, 0), (2, 1, -1)])
 def test_every_head_gets_a_finite_gradient_for_any_labels(head, labels):
     supervision, step = build(head), outputs(labels)
-    sum(value for key, value in supervision(step).items() if 'loss' in key).backward()
+    sum(value for key, value in forward(supervision, step).items() if 'loss' in key).backward()
     for parameter in supervision.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
@@ -92,19 +99,19 @@ def test_every_head_gets_a_finite_gradient_for_any_labels(head, labels):
 def test_gather_in_a_single_process_changes_nothing():
     plain, gathering, step = build(), build(gather=True), outputs()
     gathering.load_state_dict(plain.state_dict())
-    assert_close(gathering(step), plain(step), rtol=0, atol=0)
+    assert_close(forward(gathering, step), forward(plain, step), rtol=0, atol=0)
 
 
 def test_ntxent_is_interchangeable_and_ignores_labels():
     loss = dict(type='NTXentLoss', temperature=0.1, loss_weight=0.3)
     supervision, step = build(loss=loss), outputs()
     rows = supervision.embed(step)[0]
-    assert_close(supervision(step)['stage0.loss_contrast'], 0.3 * supcon_loss(rows, None, 0.1))
+    assert_close(forward(supervision, step)['stage0.loss_contrast'], 0.3 * supcon_loss(rows, None, 0.1))
 
 
 def test_a_learned_temperature_is_trained_and_logged():
     supervision = build(loss=dict(type='SupConLoss', temperature=0.1, loss_weight=0.3, learn_temperature=True))
-    values = supervision(outputs())
+    values = forward(supervision, outputs())
     assert_close(values['temperature'].item(), 0.1)
     assert not values['temperature'].requires_grad
     values['stage0.loss_contrast'].backward()
@@ -114,8 +121,8 @@ def test_a_learned_temperature_is_trained_and_logged():
 def test_a_broken_image_is_reported_instead_of_trained_on():
     step = outputs()
     step.features[0].data[0] = torch.nan
-    with pytest.raises(ConfigError, match='embeddings contain NaN or infinity'):
-        build()(step)
+    with pytest.raises(DivergedError, match='embeddings contain NaN or infinity'):
+        forward(build(), step)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +138,13 @@ def test_a_broken_image_is_reported_instead_of_trained_on():
 def test_a_config_without_effect_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         build(**change)
+
+
+def test_taps_in_the_neck_still_work_and_say_that_they_have_moved():
+    old = dict(type='ContrastiveSupervision', neck=dict(type='CDSNeck', taps=TAPS), loss=dict(type='SupConLoss'))
+    with pytest.warns(FutureWarning, match='taps have moved from `neck` to the supervision'):
+        supervision = MODELS.build(old)
+    assert supervision.taps == TAPS
+    taps = dict(zip(TAPS, (TapInfo(4, 2), TapInfo(6, 4)), strict=True))
+    supervision.build(NetworkInfo(name='Net', taps=taps, final=TapInfo(8, 8), num_classes=3))
+    assert supervision.neck.state_dict().keys() == build('sepconv').neck.state_dict().keys()

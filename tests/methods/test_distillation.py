@@ -266,7 +266,7 @@ def test_equal_features_are_at_distance_zero():
         (lambda: FeatureDistillation((0,), mode='l2'), "FeatureDistillation: mode is 'l2'"),
         (lambda: LogitDistillation(mode='mse'), "mode is 'mse'; choose one of soft_ce, kl"),
         (lambda: EmbeddingDistillation(loss_weight=0), 'loss_weight is 0; give it a positive value'),
-        (lambda: LogitDistillation(temperature=0), 'temperature is 0; it must be positive'),
+        (lambda: LogitDistillation(temperature=0), 'temperature is 0; give it a positive value'),
         (lambda: LogitDistillation(views=()), r'views is \(\); name at least one'),
         (lambda: FeatureDistillation(()), 'taps is empty'),
         (lambda: FeatureDistillation((0, 1), (0,)), r'student has taps \(0, 1\) and the teacher \(0,\)'),

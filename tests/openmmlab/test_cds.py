@@ -302,7 +302,7 @@ def test_the_loss_falls_on_a_few_images():
         (dict(head=None), 'head is None, but training needs its cross-entropy'),
         (dict(ce_views=()), r'ce_views is \(\); name at least one view'),
         (dict(ce_views=(-1,)), r'ce_views is \(-1,\)'),
-        (dict(supervisions={'my loss': CDS}), "supervision name 'my loss'"),
+        (dict(supervisions={'my loss': CDS}), "the name 'my loss'"),
         (dict(supervisions={'cds_loss': CDS}), "without 'loss'"),
         (dict(data_preprocessor=dict(num_classes=7)), 'head.num_classes is 5 but data_preprocessor.num_classes is 7'),
         (dict(supervisions=dict(cds=dict(CDS, taps=(5,), neck=dict(type='mmpretrain.CDSNeck')))), 'has no stage 5'),
@@ -310,10 +310,10 @@ def test_the_loss_falls_on_a_few_images():
             dict(supervisions=dict(cds=dict(CDS, taps=('layer7',), neck=dict(type='mmpretrain.CDSNeck')))),
             "no module 'layer7'",
         ),
-        (dict(supervisions=dict(cds=dict(CDS, neck=dict(type='mmpretrain.CDSNeck')))), 'taps is empty'),
+        (dict(supervisions=dict(cds=dict(CDS, taps=()))), 'taps is empty'),
         (
             dict(supervisions=dict(cds=dict(CDS, loss=dict(CDS['loss'], loss_weight=0.0)))),
-            'loss_weight is 0.0; its heads would never get a gradient',
+            'loss_weight is 0.0; give it a positive value',
         ),
     ],
 )
@@ -330,14 +330,14 @@ def test_none_removes_an_inherited_supervision():
     'kwargs, images', [(dict(supervisions=dict(cds=CDS)), views(1)), (dict(ce_views=(0, 1)), views(1)[0])]
 )
 def test_rejects_fewer_views_than_needed(kwargs, images):
-    with pytest.raises(ConfigError, match=r'the pipeline delivers 1 view\(s\) per image, but 2 are needed'):
+    with pytest.raises(ConfigError, match=r'1 view\(s\) per image arrive, but 2 are needed'):
         classifier(**kwargs).loss(images, samples(0, 1, 2, 3))
 
 
 def test_rejects_a_missing_sample_index():
     model = with_cds()
     model.supervisions['cds'].needs_sample_idx = True
-    with pytest.raises(ConfigError, match="supervision 'cds' needs sample_idx, but the pipeline did not pack it"):
+    with pytest.raises(ConfigError, match="supervision 'cds' needs sample_idx, but the data loader did not say it"):
         model.loss(views(), samples(0, 1, 2, 3))
 
 

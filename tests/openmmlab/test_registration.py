@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 
 from mmcds.openmmlab.registration import register, resources
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_models_are_listed_by_name_and_by_task():
@@ -124,7 +124,7 @@ print(type(neck).__name__, type(backbone).__name__, type(loss).__name__, Default
 
 
 def test_import_is_silent_and_may_be_repeated(environment):
-    script = 'import mmcds, mmcds.openmmlab.registration; mmcds.openmmlab.registration.register(); print("ready")'
+    script = 'import mmcds.openmmlab; mmcds.openmmlab.register(); print("ready")'
     done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == 'ready'
@@ -138,6 +138,8 @@ def test_resources_hold_what_mim_looks_for():
 
 
 def test_an_incomplete_installation_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr('mmcds.openmmlab.registration.__file__', str(tmp_path / 'mmcds' / 'host.py'))
+    monkeypatch.setattr(
+        'mmcds.openmmlab.registration.__file__', str(tmp_path / 'mmcds' / 'openmmlab' / 'registration.py')
+    )
     with pytest.raises(FileNotFoundError, match=r'the installation is incomplete\. Reinstall'):
         resources()

@@ -20,7 +20,8 @@ from torch.optim import SGD
 from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.teacher import Teacher, read_model_config
+from mmcds.core.step import Supervisions
+from mmcds.openmmlab.teacher import LoadedTeacher, read_model_config
 
 STATS = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 3.0, 4.0], to_rgb=True)
 EMBEDDING = dict(type='mmpretrain.EmbeddingDistillation')
@@ -326,7 +327,7 @@ def test_a_distilled_student_can_be_a_teacher(teacher_file, tmp_path):
     images, samples = batch()
     found = second.outputs(images, samples).teacher
     with torch.no_grad():
-        expected = first.eval().run(images, torch.zeros(4), None)
+        expected = first.eval().run(images, torch.zeros(4), None, 0.0)
     assert_close(found.logits, expected.logits)
     assert_close(found.embeddings['cds'], expected.embeddings['cds'])
     assert second.teacher._network.teacher is None
@@ -366,7 +367,9 @@ def test_weights_at_an_address_are_fetched_and_hashed(teacher_file, tmp_path, mo
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(Path(teacher_file).parent))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        teacher = Teacher(model_config(width=12), f'http://127.0.0.1:{server.server_port}/teacher.pth')
+        teacher = LoadedTeacher(
+            Supervisions(), model_config(width=12), f'http://127.0.0.1:{server.server_port}/teacher.pth'
+        )
         teacher.load()
         server.shutdown()
     assert teacher.identity['sha256'] == hashlib.sha256(Path(teacher_file).read_bytes()).hexdigest()
@@ -388,6 +391,9 @@ def test_a_config_is_a_file_a_path_in_the_package_a_name_or_a_dict(tmp_path):
 # ---- what does not fit
 
 
+EMBEDDED = dict(type='ContrastiveSupervision', taps=(0,))
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
@@ -399,20 +405,20 @@ def test_a_config_is_a_file_a_path_in_the_package_a_name_or_a_dict(tmp_path):
         (dict(config=dict(type='mmpretrain.SimCLR', backbone={})), 'describes a mmpretrain.SimCLR; a teacher is'),
         (dict(config=model_config(), mode='test'), "mode is 'test'; choose 'eval' or 'train'"),
         (
-            dict(config=model_config(cds=False), embeddings_of=['cds']),
+            dict(config=model_config(cds=False)),
             "embeddings of supervision 'cds' are to be distilled, but its config has no supervisions",
         ),
     ],
 )
 def test_a_config_that_is_no_teacher_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        Teacher(**arguments)
+        LoadedTeacher(Supervisions(dict(cds=EMBEDDED, e=dict(type='EmbeddingDistillation'))), **arguments)
 
 
 @pytest.mark.parametrize(
     'change, message',
     [
-        (lambda c: c.update(teacher=None), "supervision 'embedding' needs a teacher. Set model.teacher"),
+        (lambda c: c.update(teacher=None), r"'embedding' needs a teacher. Give one \(model.teacher"),
         (lambda c: c['supervisions'].update(embedding=None), 'there is a teacher, but no supervision listens'),
         (
             lambda c: c['supervisions'].update(embedding=dict(EMBEDDING, student='sdc')),

@@ -15,7 +15,7 @@ import torch
 
 from mmcds.core.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 QUICK = [
     'train_dataloader.dataset.indices=32',
     'train_dataloader.batch_size=8',
