@@ -27,6 +27,39 @@ ONE_STEP = [
 ]
 
 
+#: Files and fixtures whose tests run trainings or other processes.
+SLOW_FILES = (
+    'test_all_baselines.py',
+    'test_rival_configs.py',
+    'test_configs.py',
+    'test_pretraining_configs.py',
+    'test_semi_and_distill.py',
+    'test_distributed.py',
+    'test_install.py',
+    'test_detection_configs.py',
+    'test_training.py',
+    'test_scenes.py',
+    'test_paper.py',
+    'test_probe.py',
+    'test_tools.py',
+    'test_networks.py',
+    'test_ranks.py',
+    'test_behaviour.py',
+    'test_export.py',
+    'test_registration.py',
+    'test_fine_grained.py',
+    'test_compile.py',
+)
+SLOW_FIXTURES = {'tool', 'data_root', 'environment', 'ranks'}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the slow tier; ``make test-fast`` leaves it out."""
+    for item in items:
+        if Path(item.fspath).name in SLOW_FILES or SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def load_tool(name: str):
     """Import tools/NAME.py as a module, so that its main() can be called with arguments."""
     spec = importlib.util.spec_from_file_location(f'tools_{name}', ROOT / 'tools' / f'{name}.py')

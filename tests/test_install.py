@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcds import doctor
+from mmcds.cli import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +59,7 @@ def test_an_installed_wheel_finds_its_configs_and_images(wheel, tmp_path, enviro
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')
     script = """
-import mmcds, mmengine.hub
+import mmcds.openmmlab, mmengine.hub
 from mmcds.openmmlab.registration import resources
 from mmpretrain import get_model
 print(mmcds.__file__)

@@ -35,9 +35,10 @@ from torch.nn import functional as F
 
 from mmcds.cli.launch import OPTIONS_HELP, check_data_root, load_config, run_tool, set_loader_defaults
 from mmcds.core.errors import ConfigError
-from mmcds.core.taps import Tap, build_backbone, tap_name
+from mmcds.core.taps import Tap, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
 from mmcds.losses import alignment, uniformity
+from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import check_architecture, model_state
 
 #: Key, title and digits of the measures of one network.

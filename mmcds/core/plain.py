@@ -155,7 +155,8 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         model: The network; it maps images (M, 3, H, W) to class scores (M, K), or to an object whose ``logits`` are
             such.
         taps: Names of modules that get the contrastive loss of Equation 5; it is the supervision ``cds``, with
-            projection heads :class:`mmcds.heads.CDSNeck` and :class:`mmcds.losses.SupConLoss`.
+            projection heads :class:`mmcds.heads.CDSNeck` and :class:`mmcds.losses.SupConLoss` of weight 0.1, as in
+            the released code.
         supervisions: Further supervisions, or their configs, by name, such as
             ``dict(kd=dict(type='KDSupervision'))``; ``cds`` replaces the one of ``taps``.
         teacher: Trained network that some supervisions compare with; a :class:`ContrastiveDeepSupervision` where
@@ -193,7 +194,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
                 type='ContrastiveSupervision',
                 taps=tuple(taps),
                 neck=dict(type='CDSNeck'),
-                loss=dict(type='SupConLoss'),
+                loss=dict(type='SupConLoss', loss_weight=0.1),
             )
         )
         self.model = model

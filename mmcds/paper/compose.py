@@ -114,12 +114,11 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
 
     The teacher is a residual network and keeps its own numbers.
     """
-    for holder in (supervision, supervision.get('neck') or {}):
-        if holder.get('taps'):
-            kept = [tap for tap in holder['taps'] if not isinstance(tap, int) or tap >= 4 - len(network.stages)]
-            holder['taps'] = tuple(network.stages[tap - 4] if isinstance(tap, int) else tap for tap in kept)
-            if holder['taps'] != tuple(kept) and MODELS.get(supervision['type']).needs_teacher:
-                holder['teacher_taps'] = tuple(kept)
+    if supervision.get('taps'):
+        kept = [tap for tap in supervision['taps'] if not isinstance(tap, int) or tap >= 4 - len(network.stages)]
+        supervision['taps'] = tuple(network.stages[tap - 4] if isinstance(tap, int) else tap for tap in kept)
+        if supervision['taps'] != tuple(kept) and MODELS.get(supervision['type']).needs_teacher:
+            supervision['teacher_taps'] = tuple(kept)
     if supervision['type'] == 'EmbeddingDistillation' and not network.residual:
         supervision['taps'] = network.stages  # at other strides than the teacher's, so they are paired by name
         supervision['teacher_taps'] = tuple(range(4 - len(network.stages), 4))

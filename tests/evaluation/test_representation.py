@@ -21,11 +21,11 @@ def gram_hsic(x, y, unbiased):
     first, second = x @ x.t(), y @ y.t()
     if not unbiased:
         centre = torch.eye(n).double() - 1 / n
-        return (first @ centre @ second @ centre).outputs() / (n - 1) ** 2
+        return (first @ centre @ second @ centre).trace() / (n - 1) ** 2
     first, second = (kernel - kernel.diag().diag() for kernel in (first, second))
     one = torch.ones(n).double()
     whole = (one @ first @ one) * (one @ second @ one) / ((n - 1) * (n - 2))
-    return ((first @ second).outputs() + whole - 2 / (n - 2) * (one @ first @ second @ one)) / (n * (n - 3))
+    return ((first @ second).trace() + whole - 2 / (n - 2) * (one @ first @ second @ one)) / (n * (n - 3))
 
 
 @pytest.mark.parametrize('unbiased', [False, True])

@@ -114,7 +114,7 @@ def test_fine_grained_cells_differ_in_method_and_start_only_and_classify_all_cla
 
 def test_taps_count_from_the_last_stage_and_branches_need_residual_blocks():
     shallow = compose(cell('table1/shufflenet_v1_cifar100/cds')).model.supervisions.cds
-    assert tuple(shallow.neck.taps) == (0, 1, 2)
+    assert tuple(shallow.taps) == (0, 1, 2)
     mobile = compose(cell('table1/mobilenet_v2_cifar100/dks')).model.supervisions.dks
     assert (tuple(mobile.taps), mobile.trunk) == ((2, 4), 'sepconv')
     assert compose(cell('table1/seresnet50_cifar100/dks')).model.supervisions.dks.trunk == 'branch'

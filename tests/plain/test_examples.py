@@ -1,0 +1,41 @@
+"""The five examples run as they are, learn something in a short run, and are short enough to be read."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'
+#: Example, what it needs, and a key of the network that it saves.
+CASES = {
+    'bare_loop': ((), 'fc.weight'),
+    'timm_resnet': (('timm',), 'fc.weight'),
+    'torchvision_resnet': (('torchvision',), 'fc.weight'),
+    'lightning_module': (('lightning', 'timm'), 'fc.weight'),
+    'hugging_face_trainer': (('transformers', 'accelerate'), 'classifier.1.weight'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_an_example_learns_in_one_epoch_and_saves_the_network_alone(name, tmp_path, monkeypatch):
+    packages, key = CASES[name]
+    for package in packages:
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f'{name}.py')
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.main(['--epochs', '1', '--out', 'net.pth'])
+    assert found > 20, 'ten classes: chance is 10 %'
+    state = torch.load('net.pth', weights_only=True)
+    assert state[key].shape[0] == 10
+    assert not any('supervisions' in name for name in state)
+
+
+@pytest.mark.parametrize('path', sorted(EXAMPLES.glob('*.py')), ids=lambda path: path.name)
+def test_an_example_is_short(path):
+    assert len(path.read_text().splitlines()) < 80
