@@ -72,7 +72,14 @@ setup(
         'timm': ['timm>=1.0'],
         'tensorboard': ['tensorboard>=2.14'],
         # the examples and the tests of the inner folders; transformers 5 and MMPretrain exclude each other
-        'plain': ['torchvision>=0.26,<0.30', 'timm>=1.0', 'lightning>=2.4', 'transformers>=5', 'accelerate', 'pytest>=8'],
+        'plain': [
+            'torchvision>=0.26,<0.30',
+            'timm>=1.0',
+            'lightning>=2.4',
+            'transformers>=5',
+            'accelerate',
+            'pytest>=8',
+        ],
         'dev': [
             'pytest>=8',
             'pytest-xdist',

@@ -238,7 +238,7 @@ def test_mistakes_of_training_get_one_line(tool, tmp_path, capsys, monkeypatch, 
 def test_an_empty_data_folder_gets_one_line(tool, tmp_path, capsys):
     (tmp_path / 'imagenet').mkdir()
     arguments = [
-        str(ROOT / 'configs/plain/resnet18_in1k.py'),
+        str(ROOT / 'configs/plain/resnet50_in1k.py'),
         '--data-root',
         str(tmp_path),
         '--work-dir',

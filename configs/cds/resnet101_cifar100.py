@@ -1,9 +1,0 @@
-"""CDS, ResNet-101, CIFAR-100 (Table 1 of the paper).
-
-The official preset: what the released code does, four heads of separable convolutions.
-Ours: not run yet. Command: python tools/train.py configs/cds/resnet101_cifar100.py
-Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
-"""
-
-_base_ = './resnet18_cifar100.py'
-model = dict(backbone=dict(depth=101), head=dict(in_channels=2048))
