@@ -30,7 +30,7 @@ ONE_STEP = [
 #: Files and fixtures whose tests run trainings or other processes.
 SLOW_FILES = (
     'test_all_baselines.py',
-    'test_rival_configs.py',
+    'test_baseline_configs.py',
     'test_configs.py',
     'test_pretraining_configs.py',
     'test_semi_and_distill.py',
@@ -58,6 +58,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.fspath).name in SLOW_FILES or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+def check_accuracy(runner) -> None:
+    """The last validation counted every image once: its accuracy is a whole number of them, in percent."""
+    counted = runner.message_hub.get_scalar('val/accuracy/top1').current() / 100 * len(runner.val_dataloader.dataset)
+    assert counted == pytest.approx(round(counted), abs=1e-3)
+    assert 0 <= round(counted) <= len(runner.val_dataloader.dataset)
 
 
 def load_tool(name: str):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import replicas
 import torch
-from conftest import ONE_STEP
+from conftest import ONE_STEP, check_accuracy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -18,7 +18,7 @@ from mmpretrain.structures import DataSample
 from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.teacher import Teacher, read_model_config
+from mmcds.openmmlab.teacher import LoadedTeacher, read_model_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
@@ -71,7 +71,7 @@ def trains_and_resumes(tool, leaf, folder, data, *options):
         )
 
     first = run(1)
-    assert 0 <= first.message_hub.get_scalar('val/accuracy/top1').data[0][0] <= 100
+    check_accuracy(first)
     second = run(2, '--resume')
     assert (second.epoch, second.iter) == (2, 4), 'the second run must go on where the first one stopped'
     checkpoint = torch.load(folder / 'epoch_2.pth', weights_only=False)
@@ -128,12 +128,12 @@ def test_the_profile_of_a_distillation_names_the_teacher_and_leaves_a_trace(tool
         'train_dataloader.batch_size=4',
         'train_dataloader.num_workers=0',
     ]
-    outputs = tmp_path / 'outputs.json'
+    trace = tmp_path / 'trace.json'
     table = tool('profile_step').main(
-        [str(config), '--steps=2', '--warmup=0', f'--outputs={outputs}', '--cfg-options', *options]
+        [str(config), '--steps=2', '--warmup=0', f'--trace={trace}', '--cfg-options', *options]
     )
     assert set(table['parts']) == set(tool('profile_step').PARTS)
-    assert '"traceEvents"' in outputs.read_text()
+    assert '"traceEvents"' in trace.read_text()
 
 
 @pytest.mark.parametrize('leaf', [f'semi/{name}' for name in SEMI] + [f'distill/{name}' for name in DISTILL])
@@ -163,8 +163,6 @@ def test_the_baseline_has_the_same_labels_steps_and_view_0(name):
     'name, weights, temperature',
     [
         ('resnet18_cifar100.py', (0.1, 0.1, 1.0), 3.0),
-        ('resnet18_cifar10.py', (0.1, 0.1, 1.0), 3.0),
-        ('resnet18_in1k.py', (0.5, 0.5, 1.0), 1.0),
         ('resnet50_in1k.py', (0.5, 0.5, 1.0), 1.0),
     ],
 )
@@ -345,7 +343,7 @@ def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never
     never_stopped = run('whole', 2)
     run('parts', 1)
     resumed = run('parts', 2, '--resume')
-    untouched = Teacher(**never_stopped.cfg.model.teacher, embeddings_of=['cds'])
+    untouched = LoadedTeacher(never_stopped.model.supervisions, **never_stopped.cfg.model.teacher)
     untouched.load()
     expected = hashlib.sha256(
         b''.join(value.numpy().tobytes() for value in untouched._network.state_dict().values())
@@ -361,7 +359,7 @@ def test_with_ema_save_and_resume_the_teacher_stays_and_the_run_equals_one_never
 
 def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, distill_leaf):
     leaf, _ = distill_leaf
-    tool('train').main(
+    runner = tool('train').main(
         [str(leaf), '--work-dir', str(tmp_path / 'run'), '--cfg-options', *ONE_STEP, 'train_cfg.max_epochs=1']
     )
     metrics = tool('test').main(
@@ -376,7 +374,7 @@ def test_a_student_is_tested_without_the_file_of_its_teacher(tool, tmp_path, dis
             'model.teacher.checkpoint=gone.pth',
         ]
     )
-    assert 0 <= metrics['accuracy/top1'] <= 100
+    assert metrics['accuracy/top1'] == runner.message_hub.get_scalar('val/accuracy/top1').current()
 
 
 def test_resuming_with_another_teacher_is_refused(tool, tmp_path, distill_leaf):
@@ -447,90 +445,3 @@ def test_views_of_a_partially_labelled_set_can_be_looked_at(tool, tmp_path, caps
         [str(ROOT / 'configs/semi/resnet18w16s_fashion.py'), '-n', '4', '--out', str(tmp_path / 'views.png')]
     )
     assert 'views.png: 4 images, 2 view(s) of 28 x 28 pixels' in capsys.readouterr().out
-
-
-TINY = [
-    'train_cfg.max_epochs=1',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=20',
-]
-
-
-def test_one_command_draws_figure_2_and_repeats_nothing(tool, tmp_path, capsys):
-    arguments = [
-        '--fractions',
-        '0.4',
-        '--seeds',
-        '0',
-        '1',
-        '--jobs',
-        '2',
-        '--out',
-        str(tmp_path),
-        '--cfg-options',
-        *TINY,
-        'train_dataloader.batch_size=4',
-        'train_dataloader.batch_sampler.epoch=1',
-        'train_dataloader.dataset.dataset.indices=300',
-    ]
-    plain = ['--variants', 'plain', *arguments]
-    records = tool('semi_supervised').main(plain)
-    assert [(record['label'], record['x'], record['seed']) for record in records] == [
-        ('plain', 0.4, 0),
-        ('plain', 0.4, 1),
-    ]
-    assert '(n=2)' in capsys.readouterr().out
-    assert (tmp_path / 'figure2.png').stat().st_size > 5000
-    before = (tmp_path / 'plain_0.4_0' / 'result.json').stat().st_mtime_ns
-    assert tool('semi_supervised').main(plain) == records
-    assert (tmp_path / 'plain_0.4_0' / 'result.json').stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match=r'holds another run .* Choose another --out folder'):
-        tool('semi_supervised').main([*plain, 'optim_wrapper.optimizer.lr=0.2'])
-
-
-def test_one_command_trains_teacher_student_and_distilled_student(tool, tmp_path, capsys):
-    records = tool('distill').main(
-        [
-            '--seeds',
-            '3',
-            '--jobs',
-            '2',
-            '--out',
-            str(tmp_path),
-            '--cfg-options',
-            *TINY,
-            'train_dataloader.batch_size=4',
-            'train_dataloader.dataset.indices=8',
-        ]
-    )
-    assert [record['label'] for record in records] == [
-        'resnet18w16s_fashion-teacher',
-        'resnet18w8s_fashion-plain',
-        'resnet18w8s_fashion-cds',
-        'resnet18w8s_fashion',
-    ]
-    found = torch.load(tmp_path / 'resnet18w8s_fashion_3' / 'epoch_1.pth', weights_only=False)['meta']['teacher']
-    teacher = tmp_path / 'resnet18w16s_fashion-teacher_3' / 'epoch_1.pth'
-    assert found['sha256'] == hashlib.sha256(teacher.read_bytes()).hexdigest()
-    assert len(capsys.readouterr().out.splitlines()) == 4
-
-
-def test_a_training_that_fails_names_its_log(tool, tmp_path):
-    with pytest.raises(
-        ConfigError,
-        match=r'plain, seed 0: training ended with status 1. The last line of .*'
-        r'console.log: .*fraction is 2.0',
-    ):
-        tool('semi_supervised').main(
-            ['--variants', 'plain', '--fractions', '2', '--seeds', '0', '--out', str(tmp_path)]
-        )
-
-
-def test_summary_is_mean_and_sample_standard_deviation():
-    from mmcds.evaluation.sweep import summarise
-
-    records = [dict(label='a', x=0.1, accuracy=value) for value in (80.0, 82.0, 84.0)] + [
-        dict(label='b', x=None, accuracy=50.0)
-    ]
-    assert summarise(records) == {('a', 0.1): (82.0, 2.0, 3), ('b', None): (50.0, 0.0, 1)}

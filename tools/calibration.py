@@ -28,8 +28,8 @@ from mmcds.cli.launch import OPTIONS_HELP, load_config, prepare_testing, print_t
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack_predictions, top_class
 from mmcds.evaluation.reliability import draw_reliability
+from mmcds.evaluation.summary import spread_text
 from mmcds.evaluation.temperature import fit_temperature, scale
-from mmcds.paper.report import spread
 
 HEADER = ('model', 'runs', 'images', 'temperature', 'accuracy (%)', *(title for title, *_ in COLUMNS.values()))
 
@@ -129,8 +129,8 @@ def rows_of(records: list[dict]) -> list[tuple[str, ...]]:
                 name,
                 str(len(own)),
                 ', '.join(dict.fromkeys(str(record['images']) for record in own)),
-                spread(temperatures, 3) or '-',
-                *(spread([f * record[key] for record in own], digits) for key, (_, f, digits) in columns.items()),
+                spread_text(temperatures, 3) or '-',
+                *(spread_text([f * record[key] for record in own], digits) for key, (_, f, digits) in columns.items()),
             )
         )
     return rows

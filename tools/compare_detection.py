@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmcds.cli.launch import run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars, to_percent
+from mmcds.evaluation.summary import markdown_table, spread_text
 
 #: Column and what MMDetection calls it.
 COLUMNS = {'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'AP_S': 'mAP_s', 'AP_M': 'mAP_m', 'AP_L': 'mAP_l'}
@@ -87,28 +88,17 @@ def group(results: list[Result], best: bool) -> dict[str, list[Result]]:
     return groups
 
 
-def cell(values: list[float | None]) -> str:
-    """Mean, and the sample standard deviation where there are several runs."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return '-'
-    spread = f' ± {statistics.stdev(known):.1f}' if len(known) > 1 else ''
-    return f'{statistics.mean(known):.1f}{spread}'
-
-
 def markdown(groups: dict[str, list[Result]]) -> str:
     """Table with a row per label; the last column is the mean AP minus that of the first label."""
-    lines = [
-        f'| run | n | seeds | epoch | {" | ".join(COLUMNS)} | AP - first |',
-        f'| --- | --- | --- | --- | {" | ".join("---" for _ in COLUMNS)} | --- |',
-    ]
+    rows = []
     means = [statistics.mean(run.scores['AP'] or 0.0 for run in runs) for runs in groups.values()]
     for (label, runs), mean in zip(groups.items(), means, strict=True):
         seeds = ', '.join(sorted({'?' if run.seed is None else str(run.seed) for run in runs}))
         epochs = ', '.join(map(str, sorted({run.epoch for run in runs})))
-        cells = ' | '.join(cell([run.scores[column] for run in runs]) for column in COLUMNS)
-        lines.append(f'| {label} | {len(runs)} | {seeds} | {epochs} | {cells} | {mean - means[0]:+.1f} |')
-    return '\n'.join(lines) + '\n'
+        scores = [[run.scores[column] for run in runs] for column in COLUMNS]
+        texts = [spread_text([value for value in values if value is not None], 1) or '-' for values in scores]
+        rows.append((label, str(len(runs)), seeds, epochs, *texts, f'{mean - means[0]:+.1f}'))
+    return markdown_table(('run', 'n', 'seeds', 'epoch', *COLUMNS, 'AP - first'), rows) + '\n'
 
 
 def main(argv: list[str] | None = None) -> str:

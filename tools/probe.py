@@ -13,7 +13,6 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 
 import csv
 import os
-import statistics
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from mmcds.cli.launch import OPTIONS_HELP, check_data_root, load_config, run_too
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import Tap, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
+from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import check_architecture, model_state
@@ -194,11 +194,6 @@ def groups(networks: Sequence[Network]) -> dict[str, list[Network]]:
     return found
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation, 0 for a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
 def table_rows(networks: Sequence[Network]) -> list[tuple[str, ...]]:
     """One row per name and tap: number of networks and all measures."""
     rows = []
@@ -206,8 +201,7 @@ def table_rows(networks: Sequence[Network]) -> list[tuple[str, ...]]:
         for tap in same[0].taps:
             texts = []
             for key, (_, digits) in MEASURES.items():
-                mean, spread = mean_and_spread([network.values[tap][key] for network in same])
-                texts.append(f'{mean:.{digits}f}' + (f' ± {spread:.{digits}f}' if len(same) > 1 else ''))
+                texts.append(spread_text([network.values[tap][key] for network in same], digits))
             rows.append((name, tap_name(tap), str(len(same)), *texts))
     return rows
 
@@ -218,7 +212,7 @@ def draw_measures(networks: Sequence[Network], out: Path) -> None:
     panels = figure.subplots(2, 2, sharex=True).flat
     for (key, (title, _)), axes in zip(MEASURES.items(), panels, strict=True):
         for name, same in groups(networks).items():
-            values = [mean_and_spread([network.values[tap][key] for network in same]) for tap in same[0].taps]
+            values = [mean_spread([network.values[tap][key] for network in same]) for tap in same[0].taps]
             mean, spread = np.array(values).T
             (line,) = axes.plot(mean, marker='o', markersize=4, label=f'{name} (n={len(same)})')
             axes.fill_between(range(len(mean)), mean - spread, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
@@ -262,9 +256,7 @@ def write(networks: Sequence[Network], found: dict, args: Namespace) -> list[Pat
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     header = ('network', 'stage', 'n', *(title for title, _ in MEASURES.values()))
-    lines = ['| ' + ' | '.join(header) + ' |', '|' + ' --- |' * len(header)]
-    lines += ['| ' + ' | '.join(row) + ' |' for row in table_rows(networks)]
-    (out / 'probe.md').write_text('\n'.join(lines) + '\n')
+    (out / 'probe.md').write_text(markdown_table(header, table_rows(networks)) + '\n')
     with (out / 'probe.csv').open('w', newline='') as stream:
         writer = csv.writer(stream)
         writer.writerow(['network', 'checkpoint', 'stage', *MEASURES])

@@ -13,7 +13,6 @@ _base_ = [
 model = dict(
     supervisions=dict(cds=dict(
         type='ContrastiveSupervision',
-        neck=dict(
-            type='CDSNeck', head='mlp',
-            taps=('stages.0.blocks.1', 'stages.1.blocks.1', 'stages.2.blocks.5')),
+        taps=('stages.0.blocks.1', 'stages.1.blocks.1', 'stages.2.blocks.5'),
+        neck=dict(type='CDSNeck', head='mlp'),
         loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))))

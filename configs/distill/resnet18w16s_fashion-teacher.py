@@ -1,6 +1,6 @@
 """CDS teacher of configs/distill/resnet18w8s_fashion.py: ResNet-18, twice the student's width, embedded images.
 
-Teacher, student and distilled student in one command, compared: python tools/distill.py.
+Teacher, students and all other methods in one command, compared: python tools/paper.py run table8 --scale mini.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/distill/resnet18w16s_fashion-teacher.py
 """
 

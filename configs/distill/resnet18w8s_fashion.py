@@ -1,7 +1,7 @@
 """Distillation with CDS, a small ResNet-18 to one of half the width, the embedded images (Eq. 8 and 9).
 
 Not from the paper: a demonstration that runs in minutes on two cores, with the weights of the released CIFAR code.
-Teacher, student and distilled student in one command, compared: python tools/distill.py.
+Teacher, students and all other methods in one command, compared: python tools/paper.py run table8 --scale mini.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/distill/resnet18w8s_fashion.py
 """
 

@@ -1,7 +1,9 @@
 """Semi-supervised CDS, a small ResNet-18, the embedded Fashion-MNIST images with 10 % of the labels (Eq. 6).
 
-Not from the paper: its Figure 2 in minutes on two cores. All points and seeds: python tools/semi_supervised.py.
-Cross-entropy on both views, so the fair baseline is -two_view, against which it does not win in this short run.
+Not from the paper: one point of its Figure 2 in minutes on two cores. All of it, smaller still: python tools/paper.py
+run figure2 --scale mini.
+Cross-entropy on both views, so the fair baseline is the same without heads and unlabelled images (model.supervisions=None
+train_dataloader.batch_sampler.num_unlabelled=0 train_dataloader.batch_size=64); it does not win against that in this run.
 Ours: see docs/semi_and_distill.md. Command: python tools/train.py configs/semi/resnet18w16s_fashion.py
 """
 

@@ -20,7 +20,7 @@ PACKAGES = (
     ('mmdet', 'onedl-mmdetection', False),
 )
 #: Distributions that put files where the ones above put theirs.
-RIVALS = {
+CONFLICTING = {
     'mmengine': ('mmengine', 'mmengine-lite'),
     'mmcv': ('mmcv', 'mmcv-full', 'mmcv-lite'),
     'mmpretrain': ('mmpretrain', 'mmcls'),
@@ -62,12 +62,12 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
     faults = []
     for module, distribution, needed in PACKAGES:
         found = installed(distribution)
-        rivals = [name for name in RIVALS.get(module, ()) if installed(name)]
+        others = [name for name in CONFLICTING.get(module, ()) if installed(name)]
         rows.append((module, f'{found} ({distribution})' if found else f'missing (pip install {distribution})'))
-        if rivals:
+        if others:
             faults.append(
-                f'{distribution} and {", ".join(rivals)} overwrite each other: pip uninstall '
-                f'{" ".join(rivals)}, then pip install --force-reinstall --no-deps {distribution}'
+                f'{distribution} and {", ".join(others)} overwrite each other: pip uninstall '
+                f'{" ".join(others)}, then pip install --force-reinstall --no-deps {distribution}'
             )
         if needed:
             problem = import_problem(module)
@@ -137,7 +137,7 @@ def main() -> int:
     for fault in faults:
         console.print(f'fault: {fault}', markup=False)
     if faults:
-        verdict = f'not ready, {len(faults)} fault(s) to mend'
+        verdict = f'not ready, {len(faults)} fault(s) to repair'
     else:
         problem = detection_problem()
         verdict = 'ready for pre-training' + (f'; not for detection: {problem}' if problem else ' and detection')

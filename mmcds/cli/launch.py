@@ -28,7 +28,7 @@ OPTIONS_HELP = (
 
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Add the options that training and testing share."""
-    parser.add_argument('config', help='config file, or mmcds::cds/resnet50_in1k.py')
+    parser.add_argument('config', help='config file, mmcds::cds/resnet50_in1k.py, or a cell of the paper: paper::CELL')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
@@ -116,6 +116,24 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
 
 
+def read_config(name: str) -> Config:
+    """Read a config file, that of an installed library (``mmcds::PATH``) or that of a cell (``paper::CELL``).
+
+    Raises:
+        ConfigError: If there is no such file or cell.
+    """
+    library, _, rest = name.rpartition('::')
+    if library == 'paper':
+        from mmcds.paper import cell, compose
+
+        return compose(cell(rest, 'mini' if '/mini_' in rest else 'paper'))
+    if library:
+        return get_config(name)
+    if not Path(name).is_file():
+        raise ConfigError(f'config {name} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
+    return Config.fromfile(name)
+
+
 def load_config(args: Namespace) -> Config:
     """Read the config of the common arguments and merge them into it.
 
@@ -125,10 +143,8 @@ def load_config(args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
-    if '::' not in args.config and not Path(args.config).is_file():
-        raise ConfigError(f'config {args.config} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
     try:
-        config = get_config(args.config) if '::' in args.config else Config.fromfile(args.config)
+        config = read_config(args.config)
     except ModuleNotFoundError as error:
         if 'mmdet is not installed' not in str(error):
             raise
@@ -142,8 +158,10 @@ def load_config(args: Namespace) -> Config:
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
-        path = Path(args.config.split('::')[-1])
-        config.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
+        library, _, name = args.config.rpartition('::')
+        path = Path(name)
+        folder = path if library == 'paper' else Path(path.parent.name, path.stem)
+        config.work_dir = str('work_dirs' / folder)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         use_cpu_processes(config)
     return config
@@ -234,7 +252,7 @@ def unloadable_dataset(error: BaseException) -> BaseDataset | None:
 
 
 def run_tool(main: Callable[[], object]) -> None:
-    """Run a tool; print an error that the user can mend as one line."""
+    """Run a tool; print an error that the user can repair as one line."""
     where = 'Put the data there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
     try:
         main()

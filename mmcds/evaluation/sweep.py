@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -124,14 +123,3 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
     with ThreadPoolExecutor(jobs) as pool:
         started = [pool.submit(_train, run, free) for run in runs]
     return [future.result() for future in started]
-
-
-def summarise(records: Sequence[dict]) -> dict[tuple[str, float | None], tuple[float, float, int]]:
-    """Return the mean, sample standard deviation (0 for a single run) and number of runs, by label and x."""
-    groups: dict[tuple[str, float | None], list[float]] = {}
-    for record in records:
-        groups.setdefault((record['label'], record['x']), []).append(record['accuracy'])
-    return {
-        key: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-        for key, values in groups.items()
-    }

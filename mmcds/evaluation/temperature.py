@@ -1,4 +1,4 @@
-"""Temperature scaling: one number, fitted to held-out images, that mends the confidence of all predictions."""
+"""Temperature scaling: one number, fitted to held-out images, that corrects the confidence of all predictions."""
 
 import torch
 from torch import Tensor

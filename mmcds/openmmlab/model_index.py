@@ -1,6 +1,7 @@
-"""The model index that MIM and ``mmpretrain.list_models`` read, made from the config files.
+"""The list of models that MIM, ``mmpretrain.list_models`` and ``mmengine.hub`` read, made from the config files.
 
-``python -m mmcds.openmmlab.model_index`` writes ``model-index.yml``; run it after adding or removing a config.
+``python -m mmcds.openmmlab.model_index`` writes ``configs/metafile.yml``, which ``model-index.yml`` imports; run it
+after adding or removing a config.
 """
 
 from pathlib import Path
@@ -77,11 +78,11 @@ def model_index(root: Path) -> dict[str, Any]:
 
 
 def to_text(root: Path) -> str:
-    """Return the index as it stands in the file."""
+    """Return the list as it stands in ``configs/metafile.yml``."""
     comment = '# Made by python -m mmcds.openmmlab.model_index; do not edit.\n'
     return comment + yaml.safe_dump(model_index(root), sort_keys=False, width=119)
 
 
 if __name__ == '__main__':
     here = Path(__file__).resolve().parents[2]
-    (here / 'model-index.yml').write_text(to_text(here))
+    (here / 'configs' / 'metafile.yml').write_text(to_text(here))

@@ -11,16 +11,18 @@ class Network:
 
     Attributes:
         title: As written in a table.
-        fragment: Name under ``configs/_base_/networks``; the form for CIFAR ends with ``_cifar``.
+        fragment: Name under ``configs/_base_/networks``.
         stages: Numbers of the stages that stand for the four of a ResNet, the last one last; fewer if the network
             has fewer. Taps of a method count from the end.
         residual: Whether its stages can be repeated by ``trunk='branch'``.
+        options: Settings of the model beyond the fragment.
     """
 
     title: str
     fragment: str
     stages: tuple[int, ...] = (0, 1, 2, 3)
     residual: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +14,9 @@ from mmpretrain.registry import MODELS
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.registration import resources
 from mmcds.paper.cells import Cell, Method, Network
-from mmcds.paper.tables import DETECTORS, FINE_GRAINED, METHODS, NETWORKS
+from mmcds.paper.tables import BASELINES, DETECTORS, FINE_GRAINED, METHODS, NETWORKS
 
-#: Network and data set of the leaf that every method has for a data set.
+#: Network and data set of the leaf that a method has for a data set.
 BASES = dict(
     cifar10='resnet18_cifar10',
     cifar100='resnet18_cifar100',
@@ -23,8 +24,16 @@ BASES = dict(
     fashion='resnet18w16_fashion',
     **{name: f'resnet50_{name}' for name in FINE_GRAINED},
 )
+#: Data sets that are trained like another one: the same leaf, with other images and classes.
+LIKE = dict(cifar10='cifar100', **{name: 'cub200' for name in FINE_GRAINED if name != 'cub200'})
+#: Data set whose leaf describes a method that trains like plain training and has no leaf for a data set of its own.
+DESCRIBED_BY = dict(fashion='cifar100', **dict.fromkeys(FINE_GRAINED, 'in1k'))
 #: What the method's leaf adds to the model of a network.
 METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
+#: How networks take images of 32 pixels, where that is not another class with the suffix ``_CIFAR``.
+SMALL_STEMS = {'PreActResNet': dict(stem='cifar'), 'MobileNetV1': dict(stem_stride=1)}
+#: Plain training, teacher and epochs of the teacher of the distilled students on the embedded images.
+STUDENT, STUDENTS_TEACHER = 'distill/resnet18w8s_fashion-plain', 'distill/resnet18w16s_fashion-teacher'
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
 MINI_IMAGES, MINI_EPOCHS = 1000, 100
 
@@ -35,7 +44,7 @@ def _read(path: Path, data_root: str | None) -> Config:
 
 
 def read(path: Path) -> Config:
-    """Read a config file; the host needs a fifth of a second for it, so a table reads each file once.
+    """Read a config file; MMEngine needs a fifth of a second for it, so a table reads each file once.
 
     ``MMCDS_DATA_ROOT`` is written into a config when it is read, so it is part of the key.
     """
@@ -52,23 +61,102 @@ def finetuned(cell: Cell) -> bool:
     return cell.start is not None and cell.start.dataset != cell.dataset
 
 
-def leaf(cell: Cell) -> Path:
-    """The method's config for the cell's data set; on a fine-grained set that of plain training, if it has none.
+def file(name: str) -> Path:
+    """Return the path of a config of the package, named without folder ``configs`` and ``.py``."""
+    return resources() / 'configs' / f'{name}.py'
+
+
+def read_leaf(cell: Cell) -> Config:
+    """Read the method's config for the data set of a cell, or derive it from the nearest file that exists.
+
+    1. The method's own file for the data set.
+    2. That of the data set that is trained alike (:data:`LIKE`), with the images and classes of this one.
+    3. The file of plain training, with the method as its file for CIFAR-100 or ImageNet describes it.
 
     Raises:
-        ConfigError: If the method has none.
+        ConfigError: If there is none.
     """
-    method = METHODS[cell.method]
-    base = BASES.get(cell.dataset, cell.dataset) + ('-finetune' if finetuned(cell) else '')
-    name = method.fashion if cell.dataset == 'fashion' and method.fashion else method.leaf.format(base=base)
-    if cell.dataset == 'coco':
-        name = f'detection/{DETECTORS[cell.setting]}_r50-{cell.method}_fpn_1x_coco'
-    path = resources() / 'configs' / f'{name}.py'
-    if cell.dataset in FINE_GRAINED and not path.is_file():
-        path = resources() / 'configs' / 'plain' / f'{base}.py'
-    if not path.is_file():
+    method, dataset = METHODS[cell.method], cell.dataset
+    if dataset == 'coco':
+        return read_detector(cell)
+    base = BASES[dataset] + ('-finetune' if finetuned(cell) else '')
+    path = file(method.fashion if dataset == 'fashion' and method.fashion else method.leaf.format(base=base))
+    if path.is_file():
+        return read(path)
+    if dataset in LIKE:
+        return with_images_of(dataset, read_leaf(replace(cell, dataset=LIKE[dataset])), LIKE[dataset])
+    if dataset not in DESCRIBED_BY:
         raise ConfigError(f'{cell.name}: {method.title} has no config {path}. Add that file, or choose another cell.')
-    return path
+    distils = cell.method in BASELINES
+    config = read(file(STUDENT if distils else f'plain/{base}'))
+    own = read_leaf(replace(cell, dataset=DESCRIBED_BY[dataset], start=None)).model
+    config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
+    config.model.head.loss = own.head.loss
+    if distils and own.get('teacher'):
+        config.model.teacher.config = f'mmcds::{STUDENTS_TEACHER}.py'
+        config.model.teacher.checkpoint = f'work_dirs/{STUDENTS_TEACHER}/epoch_15.pth'
+    return config
+
+
+def read_detector(cell: Cell) -> Config:
+    """Read the detector of a cell, and let it start from the backbone of the cell's method."""
+    config = read(file(f'detection/{DETECTORS[cell.setting]}_r50-plain_fpn_1x_coco'))
+    if 'MMCDS_BACKBONE' not in os.environ:
+        config.checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
+        config.model.backbone.init_cfg.checkpoint = config.checkpoint
+    return config
+
+
+def with_images_of(dataset: str, config: Config, other: str) -> Config:
+    """Let a config that loads one data set load another one, through the same pipelines.
+
+    Args:
+        dataset: The new data set, a fragment under ``configs/_base_/datasets``.
+        config: Changed in place.
+        other: The data set that it loads.
+    """
+    new, old = (read(file(f'_base_/datasets/{name}')) for name in (dataset, other))
+    pairs = [(old[loader].dataset, new[loader].dataset) for loader in ('train_dataloader', 'val_dataloader')]
+
+    def exchange(node: dict) -> None:
+        for before, after in pairs:
+            if (node.get('type'), node.get('split')) == (before.type, before.split):
+                for key in before.keys() - {'pipeline'}:
+                    node.pop(key)
+                node.update({key: value for key, value in after.items() if key != 'pipeline'})
+                return
+
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        walk(config.get(loader), exchange)
+    teacher = config.model.get('teacher') or {}
+    for key in teacher.keys() & {'config', 'checkpoint'}:
+        teacher[key] = teacher[key].replace(other, dataset)
+    config.num_classes, config.data_root = new.num_classes, new.data_root
+    config.model.head.num_classes = config.data_preprocessor.num_classes = new.num_classes
+    return config
+
+
+def walk(node: Any, change: Callable[[dict], None]) -> None:
+    """Call ``change`` with every dict within nested dicts and lists."""
+    if isinstance(node, dict):
+        change(node)
+        node = tuple(node.values())
+    if isinstance(node, (list, tuple)):
+        for each in node:
+            walk(each, change)
+
+
+def read_network(network: Network, small: bool) -> Any:
+    """Return the model of a network, for images of 32 pixels if ``small``."""
+    path = file(f'_base_/networks/{network.fragment}_cifar')
+    derived = small and not path.is_file()
+    config = read(path if small and not derived else file(f'_base_/networks/{network.fragment}'))
+    if derived:
+        kind = config.model.backbone.type
+        config.model.backbone.update(SMALL_STEMS.get(kind, dict(type=f'{kind}_CIFAR')))
+        config.model.head.num_classes = 10
+    config.merge_from_dict({f'model.{key}': value for key, value in network.options.items()})
+    return config.model
 
 
 def compose(cell: Cell) -> Config:
@@ -86,16 +174,12 @@ def compose(cell: Cell) -> Config:
     if why_not(cell):
         raise ConfigError(f'{cell.name} is not run by this build: {why_not(cell)}.')
     method, network = METHODS[cell.method], NETWORKS[cell.network]
-    config = read(leaf(cell))
+    config = read_leaf(cell)
     own = config.model
     if own.type != 'CDSClassifier':  # a model of the hosts, BYOL or a detector, holds its network itself
         config.merge_from_dict(dict(cell.options))
         return config
-    if cell.dataset in FINE_GRAINED:  # the method is that of ImageNet, the size of the head is not
-        own = read(leaf(replace(cell, dataset='in1k', start=None))).model
-        own.head.num_classes = config.num_classes
-    stem = '' if cell.dataset in ('in1k', *FINE_GRAINED) else '_cifar'
-    config.model = read(resources() / f'configs/_base_/networks/{network.fragment}{stem}.py').model
+    config.model = read_network(network, small=cell.dataset not in ('in1k', *FINE_GRAINED))
     config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
     config.model.head.num_classes = own.head.num_classes
     config.model.head.loss = own.head.loss
@@ -103,7 +187,9 @@ def compose(cell: Cell) -> Config:
         adapt(supervision, network)
     if finetuned(cell):
         # the file that the ImageNet leaf of this method leaves; a plain leaf names that of plain training
-        config.checkpoint = checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
+        checkpoint = config.checkpoint
+        if 'MMCDS_BACKBONE' not in os.environ:
+            checkpoint = config.checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
         config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
     return config

@@ -2,12 +2,12 @@
 
 import csv
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmcds.evaluation.calibration import COLUMNS
+from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.evaluation.sweep import RESULT
 from mmcds.paper.cells import Cell
 from mmcds.paper.compose import why_not
@@ -41,7 +41,7 @@ class Row:
     @property
     def difference(self) -> float | None:
         """Return the mean after the last epoch minus the paper's number."""
-        return statistics.mean(self.last) - self.cell.paper if self.last and self.cell.paper is not None else None
+        return mean_spread(self.last)[0] - self.cell.paper if self.last and self.cell.paper is not None else None
 
     def texts(self) -> tuple[str, ...]:
         """Return the row in the order of :data:`HEADER`."""
@@ -52,20 +52,12 @@ class Row:
             METHODS[cell.method].title,
             cell.setting,
             '' if cell.paper is None else f'{cell.paper:.2f}',
-            spread(self.last),
-            spread(self.best),
+            spread_text(self.last),
+            spread_text(self.best),
             str(len(self.last) or ''),
             '' if self.difference is None else f'{self.difference:+.2f}',
             '; '.join(filter(None, (cell.source, why_not(cell) and f'not run by this build: {why_not(cell)}'))),
         )
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return ``mean ± sample standard deviation``, the mean alone of a single value, nothing of none."""
-    if not values:
-        return ''
-    mean = f'{statistics.mean(values):.{digits}f}'
-    return f'{mean} ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else mean
 
 
 def to_texts(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -76,7 +68,7 @@ def to_texts(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]
     header = (*HEADER[:-1], *(title for title, *_ in COLUMNS.values()), HEADER[-1])
     for place, row in enumerate(rows):
         found = (
-            spread([factor * value for value in row.calibration.get(key, ())], digits)
+            spread_text([factor * value for value in row.calibration.get(key, ())], digits)
             for key, (_, factor, digits) in COLUMNS.items()
         )
         texts[place] = (*texts[place][:-1], *found, texts[place][-1])
@@ -116,9 +108,10 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
 def to_markdown(title: str, rows: Sequence[Row]) -> str:
     """Return a table with the columns of :func:`to_texts`; accuracies in percent."""
     header, texts = to_texts(rows)
-    lines = [f'### {title}', '', '| ' + ' | '.join(header) + ' |', '|' + ' --- |' * len(header)]
-    lines += ['| ' + ' | '.join(text) + ' |' for text in texts]
-    lines += [
+    lines = [
+        f'### {title}',
+        '',
+        markdown_table(header, texts),
         '',
         'Top-1 accuracy (detectors: AP) in percent, mean ± sample standard deviation over runs; the difference is '
         'last - paper.',
@@ -191,10 +184,11 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
         ):
             if values:
                 axes.plot(values, [place + offset] * len(values), '.', color=colour, alpha=0.4)
+                mean, spread = mean_spread(values)
                 axes.errorbar(
-                    statistics.mean(values),
+                    mean,
                     place + offset,
-                    xerr=statistics.stdev(values) if len(values) > 1 else 0,
+                    xerr=spread,
                     fmt='o',
                     markersize=4,
                     capsize=3,
@@ -231,8 +225,7 @@ def draw_sweep(title: str, axis: str, rows: Sequence[Row], out: Path) -> None:
         lines.setdefault(name, []).append(row)
     for name, found in lines.items():
         places = [row.cell.swept[axis] for row in found]
-        means = [statistics.mean(row.last) for row in found]
-        spreads = [statistics.stdev(row.last) if len(row.last) > 1 else 0.0 for row in found]
+        means, spreads = zip(*(mean_spread(row.last) for row in found), strict=True)
         line = panel.errorbar(places, means, spreads, marker='o', markersize=4, capsize=3, label=name)
         for place, row in zip(places, found, strict=True):
             panel.plot([place] * len(row.last), row.last, '.', color=line[0].get_color(), alpha=0.4)

@@ -10,18 +10,21 @@ from typing import Any
 from mmcds.core.errors import ConfigError
 from mmcds.paper.cells import Cell, Method, Network
 
+DEPTH_101 = {'backbone.depth': 101}
 NETWORKS = {
     'resnet18': Network('ResNet-18', 'resnet18'),
-    'resnet34': Network('ResNet-34', 'resnet34'),
+    'resnet34': Network('ResNet-34', 'resnet18', options={'backbone.depth': 34}),
     'resnet50': Network('ResNet-50', 'resnet50'),
-    'resnet101': Network('ResNet-101', 'resnet101'),
+    'resnet101': Network('ResNet-101', 'resnet50', options=DEPTH_101),
     'resnext50': Network('ResNeXt-50 (32x4d)', 'resnext50_32x4d'),
-    'resnext101': Network('ResNeXt-101 (32x8d)', 'resnext101_32x8d'),
+    'resnext101': Network(
+        'ResNeXt-101 (32x8d)', 'resnext50_32x4d', options={**DEPTH_101, 'backbone.width_per_group': 8}
+    ),
     'wide_resnet50': Network('Wide ResNet-50-2', 'wide_resnet50_2'),
-    'wide_resnet101': Network('Wide ResNet-101-2', 'wide_resnet101_2'),
+    'wide_resnet101': Network('Wide ResNet-101-2', 'wide_resnet50_2', options=DEPTH_101),
     'seresnet18': Network('SE-ResNet-18', 'seresnet18'),
     'seresnet50': Network('SE-ResNet-50', 'seresnet50'),
-    'seresnet101': Network('SE-ResNet-101', 'seresnet101'),
+    'seresnet101': Network('SE-ResNet-101', 'seresnet50', options=DEPTH_101),
     'preact_resnet18': Network('PreAct ResNet-18', 'preact_resnet18'),
     'preact_resnet50': Network('PreAct ResNet-50', 'preact_resnet50'),
     'mobilenet_v1': Network('MobileNetV1', 'mobilenet_v1', (1, 2, 3, 4), residual=False),
@@ -38,8 +41,8 @@ CIFAR_NETWORKS = tuple(name for name in NETWORKS if name not in ('resnet34', 'mi
 BOTH = {'model.ce_views': (0, 1)}
 #: Leaf of a method that distils, for the embedded images.
 SMALL_STUDENT = '{}/resnet18w8s_fashion'
-#: Rivals that distil: folder of their leaves and title.
-RIVALS = dict(
+#: Methods that distil, beside CDS: folder of their leaves and title.
+BASELINES = dict(
     kd=('kd', 'KD'),
     fitnet=('fitnet', 'FitNet'),
     at=('at', 'AT'),
@@ -80,7 +83,7 @@ METHODS = {
     'cds_feature': Method('CDS and naive feature distillation', 'distill/{base}-feature'),
     **{
         name: Method(title, f'{folder}/{{base}}', SMALL_STUDENT.format(folder))
-        for name, (folder, title) in RIVALS.items()
+        for name, (folder, title) in BASELINES.items()
     },
     'sskd_teacher': Method(
         'SSKD, stage 1 of the teacher', 'sskd/{base}-teacher', f'{SMALL_STUDENT.format("sskd")}-teacher'
@@ -94,7 +97,7 @@ METHODS = {
     'byol_dsn': Method('BYOL + DSN', 'byol/{base}-finetune-dsn'),
 }
 #: Methods that need a teacher.
-TAUGHT = (*(name for name in RIVALS if name != 'okd'), 'cds_distill', 'cds_distill_both', 'cds_feature')
+TAUGHT = (*(name for name in BASELINES if name != 'okd'), 'cds_distill', 'cds_distill_both', 'cds_feature')
 #: Data sets of Tables 5 and 6. Plain training and CDS have a leaf for each; the others train like the plain one.
 FINE_GRAINED = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
 #: Detectors of Table 4 and how their configs start.
@@ -174,10 +177,10 @@ def _taught(method: str, teacher: Cell) -> Cell | None:
     return teacher if method in TAUGHT else None
 
 
-def _distill(table: str, networks: tuple[str, ...], dataset: str, rivals: tuple[str, ...]) -> list[Cell]:
+def _distill(table: str, networks: tuple[str, ...], dataset: str, baselines: tuple[str, ...]) -> list[Cell]:
     found = []
     for network in networks:
-        for method in ('plain', *rivals, 'cds_distill'):
+        for method in ('plain', *baselines, 'cds_distill'):
             teacher = _trained('resnet50', dataset)
             if 'teacher ResNet-34' in NUMBERS.get((table, network, method), (None, None, ''))[2]:
                 teacher = _trained('resnet34', dataset, 'plain')

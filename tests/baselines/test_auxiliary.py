@@ -21,7 +21,7 @@ def model(depth=18, supervision=None, kind='ResNet_CIFAR', **backbone):
             backbone=dict(type=kind, depth=depth, **backbone),
             neck=dict(type='GlobalAveragePooling'),
             head=dict(type='LinearClsHead', num_classes=100, in_channels=width),
-            supervisions=dict(rival=supervision) if supervision else None,
+            supervisions=dict(baseline=supervision) if supervision else None,
         )
     )
 
@@ -42,7 +42,7 @@ def blocks_and_widths(head):
     ],
 )
 def test_branches_are_those_of_the_released_code(depth, shallow, deep):
-    heads = model(depth, dict(type='DHMSupervision'), 'ResNet').supervisions['rival'].classifiers.heads
+    heads = model(depth, dict(type='DHMSupervision'), 'ResNet').supervisions['baseline'].classifiers.heads
     assert blocks_and_widths(heads['stage1']) == shallow
     assert blocks_and_widths(heads['stage2']) == deep
     assert heads['stage2'][-1].in_features == deep[-1][1]
@@ -51,7 +51,7 @@ def test_branches_are_those_of_the_released_code(depth, shallow, deep):
 
 def test_blocks_and_width_of_a_branch_can_be_given():
     supervision = dict(type='DKSSupervision', blocks={1: (1, 2), 2: (2,)}, widen=1)
-    heads = model(18, supervision).supervisions['rival'].classifiers.heads
+    heads = model(18, supervision).supervisions['baseline'].classifiers.heads
     assert blocks_and_widths(heads['stage1']) == [(1, 256), (2, 512)]
     assert blocks_and_widths(heads['stage2']) == [(2, 512)]
 
@@ -60,17 +60,17 @@ def test_blocks_and_width_of_a_branch_can_be_given():
 def test_a_branch_repeats_the_blocks_of_its_backbone(kind, arguments):
     built = model(50, dict(type='DHMSupervision'), kind, **arguments)
     last = built.backbone.get_submodule('layer4')[-1]
-    head = built.supervisions['rival'].classifiers.heads['stage2']
+    head = built.supervisions['baseline'].classifiers.heads['stage2']
     assert type(head[0][0]) is type(last)
     assert [name for name, _ in head[0][1].named_modules()] == [name for name, _ in last.named_modules()]
 
 
 def test_the_like_for_like_trunk_is_the_head_of_cds():
-    rival = model(18, dict(type='DSNSupervision')).supervisions['rival'].classifiers
+    baseline = model(18, dict(type='DSNSupervision')).supervisions['baseline'].classifiers
     neck = CDSNeck((0, 1, 2), (64, 128, 256), (1, 2, 4), final_channels=512, final_stride=8)
     shapes = [tuple(value.shape) for value in neck.parameters()]
-    assert [tuple(value.shape) for name, value in rival.named_parameters() if value.shape[0] != 100] == shapes
-    assert sum(value.numel() for value in rival.parameters()) == 726_528 + 3 * 513 * 100
+    assert [tuple(value.shape) for name, value in baseline.named_parameters() if value.shape[0] != 100] == shapes
+    assert sum(value.numel() for value in baseline.parameters()) == 726_528 + 3 * 513 * 100
 
 
 def info(num_classes=3, backbone=None):

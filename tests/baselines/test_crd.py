@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rivals import network, outputs, total
+from baseline_cases import network, outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rivals import STUDENT, TEACHER, network, outputs
+from baseline_cases import STUDENT, TEACHER, network, outputs
 from torch.testing import assert_close
 
 from mmcds.baselines import FitNetSupervision

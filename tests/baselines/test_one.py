@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from baseline_cases import total
 from conftest import build_on_meta
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from rivals import total
 from torch.testing import assert_close
 
 from mmcds.baselines import ONESupervision

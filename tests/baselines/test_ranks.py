@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rivals import network, outputs
+from baseline_cases import network, outputs
 
 from mmcds.baselines import CCSupervision, CRDSupervision, RKDSupervision, SPSupervision
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from rivals import network, outputs
+from baseline_cases import network, outputs
 from torch.nn import functional as F
 from torch.testing import assert_close
 

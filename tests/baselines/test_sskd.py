@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from baseline_cases import CLASSES, TEACHER, network, outputs, total
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from rivals import CLASSES, TEACHER, network, outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 

@@ -41,8 +41,8 @@ def test_measuring_leaves_statistics_mode_and_random_stream_unchanged():
 def test_module_tap_hears_the_stage_output():
     backbone = build_backbone(RESNET, (1,))
     images = torch.randn(2, 3, 32, 32)
-    _, heard = TappedBackbone(backbone, (1, 'layer2'))(backbone, images)
-    assert torch.equal(heard[1], heard['layer2'])
+    _, features = TappedBackbone(backbone, (1, 'layer2'))(backbone, images)
+    assert torch.equal(features[1], features['layer2'])
     assert not backbone.layer2._forward_hooks, 'the hook must be gone after the pass'
 
 

@@ -1,7 +1,5 @@
 """The paper's networks: parameter counts, CIFAR forms, stage outputs, and a real step with every method at once."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import build_on_meta
@@ -14,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.export import export_backbone
 from mmcds.paper import NETWORKS
-from mmcds.paper.compose import adapt, read
+from mmcds.paper.compose import adapt, file, read, read_network
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Which library defines a network: torchvision, or timm where torchvision does not.
 TORCHVISION = dict(
     resnet18='resnet18',
@@ -40,8 +37,8 @@ TIMM = dict(
 )
 
 
-def fragment(name, stem):
-    return read(ROOT / f'configs/_base_/networks/{NETWORKS[name].fragment}{stem}.py').model
+def fragment(name, small):
+    return read_network(NETWORKS[name], small)
 
 
 def shapes(model):
@@ -58,7 +55,7 @@ def test_imagenet_form_has_the_parameters_of_the_library_that_defines_it(name):
             other = torchvision.models.get_model(TORCHVISION[name])
         else:
             other = timm.create_model(TIMM[name])
-    ours = build_on_meta(fragment(name, ''))
+    ours = build_on_meta(fragment(name, False))
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in other.parameters())
     # timm's pre-activation networks classify by a 1x1 convolution
     ours, theirs = (sorted(str(tuple(p.squeeze().shape)) for p in net.parameters()) for net in (ours, other))
@@ -66,12 +63,12 @@ def test_imagenet_form_has_the_parameters_of_the_library_that_defines_it(name):
 
 
 def test_shufflenet_v1_has_the_size_that_the_host_publishes():
-    assert sum(p.numel() for p in build_on_meta(fragment('shufflenet_v1', '')).parameters()) == 1_865_728
+    assert sum(p.numel() for p in build_on_meta(fragment('shufflenet_v1', False)).parameters()) == 1_865_728
 
 
 @pytest.mark.parametrize('name', [name for name in NETWORKS if not name.startswith('mini')])
 def test_cifar_form_differs_by_the_stem_only(name):
-    large, small = (build_on_meta(fragment(name, stem)) for stem in ('', '_cifar'))
+    large, small = (build_on_meta(fragment(name, small)) for small in (False, True))
     assert small.head.num_classes == 10
     ours, other = shapes(small.backbone), shapes(large.backbone)
     assert list(ours) == list(other)
@@ -97,11 +94,11 @@ NARROW = {
 }
 
 
-@pytest.mark.parametrize('stem, side', [('_cifar', 32), ('', 64)])
+@pytest.mark.parametrize('small, side', [(True, 32), (False, 64)])
 @pytest.mark.parametrize('name', [name for name in NETWORKS if not name.startswith('mini')])
-def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, stem, side, tmp_path):
+def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, small, side, tmp_path):
     """All methods of the tables at once; the heads of one do not touch those of another."""
-    model = fragment(name, stem)
+    model = fragment(name, small)
     model.backbone.merge(NARROW.get(name, {}))
     if name in NARROW:
         probe = dict(model, head=None, type='ImageClassifier')
@@ -110,7 +107,7 @@ def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, 
     plain = build_on_meta(model)
     supervisions = {}
     for method in ('dsn', 'dks', 'dhm', 'cds'):
-        supervisions.update(read(ROOT / f'configs/{method}/resnet18_cifar100.py').model.supervisions)
+        supervisions.update(read(file(f'{method}/resnet18_cifar100')).model.supervisions)
     for supervision in supervisions.values():
         adapt(supervision, NETWORKS[name])
     model.supervisions = supervisions

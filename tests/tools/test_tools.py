@@ -158,7 +158,7 @@ def test_auto_scale_lr_follows_the_batch(tool, tmp_path):
     assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.1 * 8 / 64)
 
 
-def test_another_batch_than_the_lr_was_chosen_for_is_reported(tool, tmp_path, caplog):
+def test_another_batch_than_the_lr_was_chosen_for_is_reported(tool, tmp_path):
     train(tool, tmp_path)
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'The total batch is 1 process(es) x 8 = 8 images, but the learning rate was chosen for 64' in log

@@ -1,11 +1,11 @@
-"""What holds for every distillation rival: where gradients go, batches of one, half precision."""
+"""What holds for every method of distillation: where gradients go, batches of one, half precision."""
 
 import pytest
 import torch
+from baseline_cases import total
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from rivals import total
 from torch.testing import assert_close
 
 METHODS = {

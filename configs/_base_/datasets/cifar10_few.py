@@ -1,9 +1,0 @@
-"""CIFAR-10 with the labels of 10 %, one view: batches of 128 labelled images, in as many steps."""
-
-_base_ = './cifar10.py'
-train_dataloader = dict(
-    drop_last=False,  # the batch sampler makes full batches only
-    batch_sampler=dict(type='SemiBatchSampler', num_unlabelled=0, epoch='all'),
-    dataset=dict(
-        _delete_=True,  # the labelled data set goes into the wrapper
-        type='PartiallyLabelledDataset', fraction=0.1, seed=0, dataset={{_base_.train_dataloader.dataset}}))
