@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument('--out', default='torchvision_resnet.pth')
     args = parser.parse_args(argv)
     torch.manual_seed(0)
-    model = torchvision.models.resnet18(num_classes=10)
-    model.conv1, model.maxpool = torch.nn.Conv2d(3, 64, 3, 2, 1, bias=False), torch.nn.Identity()  # small images
+    model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+    model.conv1 = torch.nn.Conv2d(3, 64, 3, 2, 1, bias=False)  # for small images
     cds = ContrastiveDeepSupervision(model, taps=('layer1', 'layer2', 'layer3', 'layer4'), image_size=28)
     optimiser = torch.optim.SGD(cds.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
     for epoch in range(args.epochs):

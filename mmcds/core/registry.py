@@ -84,7 +84,11 @@ class Registry:
         if cls is not None:
             return cls(**arguments)
         if self.fallback is not None:
-            return self.fallback(dict(config))
+            try:
+                return self.fallback(dict(config))
+            except KeyError as error:
+                if f'{kind} is not in the' not in str(error):  # the words of MMEngine's registries
+                    raise
         near = difflib.get_close_matches(kind, self._classes, n=3, cutoff=0.4) or sorted(self._classes)[:3]
         raise ConfigError(
             f'{self.name}: there is no {kind!r}; similar names: {", ".join(near)}. Correct the name, or import the '

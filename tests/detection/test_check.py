@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,9 @@ def test_heads_for_another_number_of_classes_are_refused(kind, head, tmp_path, c
 
 
 def test_detection_without_mmdetection_says_how_to_install_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmdet')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs MMDetection, which is not installed: .*pip install 'mmcds\[det\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"detection needs mmdet, which is not installed: pip install 'mmcds\[det\]'"
+    ):
         importlib.reload(mmcds.detection)

@@ -267,7 +267,7 @@ def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
 def test_a_damaged_matlab_file_gets_one_line(tool, tmp_path, capsys):
     (tmp_path / 'stanford_cars').mkdir()
     (tmp_path / 'stanford_cars/cars_annos.mat').write_bytes(b'<html>not found</html>' * 20)
-    config = str(ROOT / 'configs/plain/resnet50_cars.py')
+    config = 'paper::table5/resnet50_cars/plain'
     arguments = [config, '--data-root', str(tmp_path), '--work-dir', str(tmp_path / 'w')]
     said = one_line(capsys, lambda: tool('train').main(arguments))
     assert said.startswith(f'mmcds: error: StanfordCars cannot be loaded from {tmp_path}/stanford_cars: Can only read')
