@@ -10,9 +10,9 @@ from argparse import ArgumentParser
 import torch
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
+from mmcds.openmmlab.runner import Runner
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 import mmengine
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from torch import Tensor
 
 from mmcds.cli.launch import OPTIONS_HELP, load_config, prepare_testing, print_table, run_tool
@@ -30,6 +29,7 @@ from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack
 from mmcds.evaluation.reliability import draw_reliability
 from mmcds.evaluation.summary import spread_text
 from mmcds.evaluation.temperature import fit_temperature, scale
+from mmcds.openmmlab.runner import Runner
 
 HEADER = ('model', 'runs', 'images', 'temperature', 'accuracy (%)', *(title for title, *_ in COLUMNS.values()))
 

@@ -19,14 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmcds.cli.launch import run_tool, unloadable_dataset
+from mmcds.cli.launch import run_tool
+from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.registration import resources
+from mmcds.openmmlab.runner import build_dataset
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,11 @@ def read_splits(name: str) -> tuple[Path, list[Split], list[str]]:
             settings['download'] = False
         try:
             with DefaultScope.overwrite_default_scope('mmpretrain'):
-                dataset = DATASETS.build(settings)
-            infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-        except Exception as error:  # readers of MMPretrain have errors of their own
-            if unloadable_dataset(error) is None:
-                raise
-            faults.append(f'{settings["split"]} cannot be loaded: {" ".join(str(error).split())}')
+                dataset = build_dataset(settings)
+        except ConfigError as error:
+            faults.append(f'{settings["split"]} cannot be loaded: {error.__cause__ or error}')
             continue
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         files = [info['img_path'] for info in infos if 'img_path' in info]
         labels = [int(info['gt_label']) for info in infos]
         splits.append(Split(settings['split'], len(infos), files, labels, config.num_classes))

@@ -25,7 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import set_random_seed
 from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +40,7 @@ from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import check_architecture, model_state
+from mmcds.openmmlab.runner import Runner
 
 #: Key, title and digits of the measures of one network.
 MEASURES = {

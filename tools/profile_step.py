@@ -22,7 +22,6 @@ from statistics import median
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from torch import nn
 
 from mmcds.cli.launch import (
@@ -37,6 +36,7 @@ from mmcds.cli.launch import (
 )
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hooks import CompileHook
+from mmcds.openmmlab.runner import Runner
 
 PARTS = (
     'data wait',

@@ -9,9 +9,9 @@ from argparse import ArgumentParser, Namespace
 
 import mmengine
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 
 from mmcds.cli.launch import add_common_arguments, load_config, prepare_testing, run_tool
+from mmcds.openmmlab.runner import Runner
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:

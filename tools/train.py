@@ -11,7 +11,6 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
-from mmengine.runner import Runner
 
 from mmcds.cli.launch import (
     add_common_arguments,
@@ -24,6 +23,7 @@ from mmcds.cli.launch import (
     set_loader_defaults,
 )
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.runner import Runner
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:

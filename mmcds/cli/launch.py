@@ -12,13 +12,13 @@ from urllib.error import URLError
 import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.dataset import BaseDataset
 from mmengine.hub import get_config
 from rich.console import Console
 from rich.table import Table
 
-from mmcds.core.errors import ConfigError
+from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.colors import place_colors
+from mmcds.openmmlab.runner import inner_dataset
 
 OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
@@ -181,9 +181,7 @@ def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
         ConfigError: Naming the folder and how to say where the data is.
     """
     for loader in loaders:
-        dataset = (config.get(loader) or {}).get('dataset', {})
-        while isinstance(dataset.get('dataset'), dict):  # wrappers such as RepeatDataset
-            dataset = dataset['dataset']
+        dataset = inner_dataset((config.get(loader) or {}).get('dataset', {}))
         root = dataset.get('data_root')
         if not root or '://' in root or dataset.get('download'):
             continue
@@ -240,31 +238,14 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
-def unloadable_dataset(error: BaseException) -> BaseDataset | None:
-    """Return the data set whose own loading raised ``error``, or None if it was raised elsewhere."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get('self')
-        if isinstance(owner, BaseDataset) and trace.tb_frame.f_code.co_name in ('__init__', 'full_init'):
-            found = owner
-        trace = trace.tb_next
-    return found
-
-
 def run_tool(main: Callable[[], object]) -> None:
-    """Run a tool; print an error that the user can repair as one line."""
-    where = 'Put the data there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
+    """Run a tool; print an error that the user can repair, or a training that went wrong, as one line."""
     try:
         main()
-    except ConfigError as error:
+    except (ConfigError, DivergedError) as error:
         sys.exit(f'mmcds: error: {error}')
     except URLError as error:
-        sys.exit(f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). {where}')
-    except Exception as error:  # readers of data sets have errors of their own
-        dataset = unloadable_dataset(error)
-        if dataset is None:
-            raise
         sys.exit(
-            f'mmcds: error: {type(dataset).__name__} cannot be loaded from '
-            f'{getattr(dataset, "data_root", None) or "its folder"}: {str(error).rstrip(".")}. {where}'
+            f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put the data '
+            'there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
         )

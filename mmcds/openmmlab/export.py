@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -110,7 +111,30 @@ def export_backbone(
             exists, or an option is unknown.
     """
     checkpoint, out = Path(checkpoint), Path(out)
-    manifest_file = out.with_name(f'{out.name}.json')
+    _check_options(out, layout, with_head, overwrite)
+    loaded, config = load_training_checkpoint(checkpoint)
+    state = _select_tensors(checkpoint, select_weights(loaded, ema), with_head)
+    _check_against_target(checkpoint, state, config, layout, with_head)
+    manifest = dict(
+        **_describe(state, config, layout, with_head),
+        weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
+        source=dict(
+            file=checkpoint.name,
+            sha256=file_sha256(checkpoint),
+            epoch=loaded['meta'].get('epoch'),
+            experiment=loaded['meta'].get('experiment_name'),
+            mmcds=__version__,
+        ),
+    )
+    return _write(out, state, manifest)
+
+
+def _manifest_file(out: Path) -> Path:
+    return out.with_name(f'{out.name}.json')
+
+
+def _check_options(out: Path, layout: str, with_head: bool, overwrite: bool) -> None:
+    """Refuse unknown options and files that exist, before anything is read."""
     if layout not in LAYOUTS:
         raise ConfigError(f'layout is {layout!r}; choose one of {", ".join(LAYOUTS)}.')
     if out.suffix not in ('.pth', '.safetensors'):
@@ -120,11 +144,13 @@ def export_backbone(
             'with_head is for the layouts torchvision and timm; in OpenMMLab the checkpoint itself '
             'is the classifier. Leave it out.'
         )
-    for file in (out, manifest_file):
+    for file in (out, _manifest_file(out)):
         if file.exists() and not overwrite:
             raise ConfigError(f'{file} exists and is not overwritten. Choose another name or give --overwrite.')
-    loaded, config = load_training_checkpoint(checkpoint)
-    weights = select_weights(loaded, ema)
+
+
+def _select_tensors(checkpoint: Path, weights: dict[str, Tensor], with_head: bool) -> dict[str, Tensor]:
+    """Return the tensors of the backbone by their names in it, and those of the classifier as ``fc``."""
     state = {
         key.removeprefix('backbone.'): value.detach().clone().contiguous()
         for key, value in weights.items()
@@ -135,9 +161,16 @@ def export_backbone(
             f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
             f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.'
         )
-    backbone = config.model.backbone.to_dict()
     if with_head:
         state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})
+    return state
+
+
+def _check_against_target(
+    checkpoint: Path, state: dict[str, Tensor], config: Config, layout: str, with_head: bool
+) -> None:
+    """Compare names and shapes with those of the network that the target library builds."""
+    backbone = config.model.backbone.to_dict()
     head = config.model.get('head') or {}
     expected = _expected(layout, backbone, with_head, head.get('num_classes')).state_dict()
     wrong = sorted(set(state) ^ set(expected)) + [
@@ -149,35 +182,35 @@ def export_backbone(
             f'tensors differ, such as {", ".join(wrong[:3])}. Export with the layout openmmlab, or '
             'check that the checkpoint belongs to its config.'
         )
+
+
+def _describe(state: dict[str, Tensor], config: Config, layout: str, with_head: bool) -> dict[str, Any]:
+    """Return what a reader of the file has to know: architecture, normalisation, channel order, counts."""
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
-    manifest = dict(
-        architecture=backbone,
+    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
+    return dict(
+        architecture=config.model.backbone.to_dict(),
         layout=layout,
         with_head=with_head,
         normalisation=dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), range=[0, 255]),
         channel_order='rgb' if preprocessor.get('to_rgb') else 'bgr',
         num_tensors=len(state),
-        num_parameters=sum(
-            value.numel()
-            for key, value in state.items()
-            if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
-        ),
-        weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
-        source=dict(
-            file=checkpoint.name,
-            sha256=file_sha256(checkpoint),
-            epoch=loaded['meta'].get('epoch'),
-            experiment=loaded['meta'].get('experiment_name'),
-            mmcds=__version__,
-        ),
+        num_parameters=sum(value.numel() for key, value in state.items() if not key.endswith(statistics)),
     )
+
+
+def _write(out: Path, state: dict[str, Tensor], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write tensors and manifest, each under a temporary name first, so that a name stands for a whole file."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f'.{out.name}.partial')
     if out.suffix == '.pth':
-        torch.save(dict(state_dict=state, meta=manifest), out)
+        torch.save(dict(state_dict=state, meta=manifest), partial)
     else:
         from safetensors.torch import save  # not save_file, which hides the file from other users
 
-        out.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
+        partial.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
+    partial.replace(out)
     manifest = {'file': out.name, 'sha256': file_sha256(out), **manifest}
-    manifest_file.write_text(json.dumps(manifest, indent=2) + '\n')
+    partial.write_text(json.dumps(manifest, indent=2) + '\n')
+    partial.replace(_manifest_file(out))
     return manifest

@@ -1,0 +1,58 @@
+"""MMEngine's runner, whose data sets say in one line what keeps them from being loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.error import URLError
+
+import mmengine.runner
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from mmcds.core.errors import ConfigError
+
+
+def inner_dataset(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of the data set itself within those of wrappers such as ``RepeatDataset``."""
+    while isinstance(config.get('dataset'), Mapping):
+        config = config['dataset']
+    return config
+
+
+def build_dataset(config: Mapping[str, Any]) -> BaseDataset:
+    """Build a data set and load its list of samples.
+
+    Raises:
+        ConfigError: If it cannot be loaded. Readers have errors of their own, from damaged archives to missing files;
+            the message names data set and folder, and repeats the reader's reason.
+        URLError: If it is to be downloaded and cannot be.
+    """
+    try:
+        dataset = DATASETS.build(dict(config))
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    except (ConfigError, URLError):
+        raise
+    except Exception as error:
+        inner = inner_dataset(config)
+        raise ConfigError(
+            f'{inner.get("type")} cannot be loaded from {inner.get("data_root") or "its folder"}: '
+            f'{" ".join(str(error).split()).rstrip(".")}. Put the data there, or say where it is with '
+            '--data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
+        ) from error
+    return dataset
+
+
+class Runner(mmengine.runner.Runner):
+    """MMEngine's ``Runner`` with :func:`build_dataset`."""
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader; see MMEngine."""
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            dataloader = {**dataloader, 'dataset': build_dataset(dataloader['dataset'])}
+        return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
