@@ -52,8 +52,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         Scalar, at least float32.
     """
     logits = at_least_float32(logits)
-    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction='sum')
-    return total / (labels >= 0).sum().clamp(min=1)
+    rows = F.cross_entropy(logits, labels, ignore_index=-1, reduction='none')
+    return rows.sum() / (labels >= 0).sum().clamp(min=1)
 
 
 NORMS: dict[str, type[nn.Module]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -29,7 +30,7 @@ class Losses(dict[str, Tensor]):
     @property
     def total(self) -> Tensor:
         """Return the sum of the losses, to call ``backward()`` on."""
-        return torch.stack([value for name, value in self.items() if is_loss(name)]).sum()
+        return functools.reduce(torch.add, (value for name, value in self.items() if is_loss(name)))
 
 
 class Supervisions(nn.ModuleDict):
