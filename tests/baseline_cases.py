@@ -52,5 +52,5 @@ def sources(found):
 
 
 def total(values):
-    """What the host optimises."""
+    """What MMPretrain optimises."""
     return sum(value for name, value in values.items() if 'loss' in name)

@@ -1,4 +1,4 @@
-"""What the tests share: quiet hosts, one small network, replicas of the data sets."""
+"""What the tests share: quiet libraries, one small network, replicas of the data sets."""
 
 import importlib.util
 import os
@@ -82,7 +82,7 @@ def forget_runs() -> None:
     from mmengine.visualization import Visualizer
 
     managers = [MessageHub, Visualizer, MMLogger, DefaultScope]
-    while managers:  # every class, such as the host's own visualizer, keeps its instances itself
+    while managers:  # every class, such as MMPretrain's own visualizer, keeps its instances itself
         manager = managers.pop()
         manager._instance_dict.clear()
         managers += manager.__subclasses__()
@@ -121,7 +121,7 @@ def data_root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def any_checksum(monkeypatch):
-    """The host compares CIFAR files with the checksums of the real ones; a replica has others."""
+    """MMPretrain compares CIFAR files with the checksums of the real ones; a replica has others."""
     monkeypatch.setattr('mmpretrain.datasets.cifar.check_md5', lambda path, md5: True)
 
 
@@ -152,7 +152,7 @@ def build_on_meta(model):
         torch.device('meta'),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(torch, 'linspace', partial(torch.linspace, device='cpu'))  # the host reads its values
+        patch.setattr(torch, 'linspace', partial(torch.linspace, device='cpu'))  # MMPretrain reads its values
         return MODELS.build(model)
 
 

@@ -48,7 +48,7 @@ def state_of(path):
 
 
 HEAD = 'head=dict(in_channels=128)'
-#: What must agree with the host's transforms.
+#: What must agree with MMPretrain's transforms.
 KEYS = {'type', 'scale', 'prob', 'magnitude_range', 'magnitude_std', 'transforms'}
 KEYS |= {'brightness', 'contrast', 'saturation', 'hue'}
 

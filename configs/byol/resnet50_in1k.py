@@ -1,4 +1,4 @@
-"""BYOL, ResNet-50, ImageNet-1k, 1,000 epochs: the host's recipe, longer (Table 9 of the paper: 77.7 after finetuning).
+"""BYOL, ResNet-50, ImageNet-1k, 1,000 epochs: MMPretrain's recipe, longer (Table 9 of the paper: 77.7 after finetuning).
 
 Then: python tools/train.py configs/byol/resnet50_in1k-finetune.py, or -finetune-dsn.py
 Ours: not run yet. Command: tools/dist_train.sh configs/byol/resnet50_in1k.py 16 --amp

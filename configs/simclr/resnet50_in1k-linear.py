@@ -1,6 +1,6 @@
 """SimCLR, ResNet-50, ImageNet-1k, stage 2: a linear classifier on the frozen encoder.
 
-Not in the paper's tables; the schedule is the host's.
+Not in the paper's tables; the schedule is MMPretrain's.
 First the encoder: tools/dist_train.sh configs/simclr/resnet50_in1k.py 16 --amp
 Ours: not run yet. Command: tools/dist_train.sh configs/simclr/resnet50_in1k-linear.py 8
 """

@@ -1,6 +1,6 @@
 """SimCLR, ResNet-50, ImageNet-1k, the encoder: 200 epochs at 4,096 images, no labels.
 
-Not in the paper's tables. Network, views and schedule are those of the host's SimCLR, the step is ours: the host's gather
+Not in the paper's tables. Network, views and schedule are those of MMPretrain's SimCLR, the step is ours: MMPretrain's gather
 hands a process only the gradient of its own terms, so that with two GPUs the gradient is half of what it should be, and
 it holds the matrix of all pairs.
 Then stage 2: python tools/train.py configs/simclr/resnet50_in1k-linear.py

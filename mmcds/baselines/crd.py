@@ -134,6 +134,10 @@ class NegativeSampler:
 
     def negatives(self, anchors: Tensor) -> Tensor:
         """Return images (N, K) of other classes than those of the images ``anchors`` (N,)."""
+        # With replacement: number the images by class, draw a place among those of the other classes, and step over
+        # the anchor's own class, which is one run of numbers.
+        # Without: look at a window of one random order that is long enough to hold K images of other classes whatever
+        # the anchor's class is, and take the first K of them.
         own, total, device = self.labels[anchors], len(self.labels), anchors.device
         if self.replace:
             size = (len(anchors), self.number)

@@ -58,6 +58,10 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
     Raises:
         ConfigError: If something else happens on the way, or nothing at all.
     """
+    # 1. Run a copy without data, and note for every module which tensor went in and which came out.
+    # 2. From the stage's output on, look for the module that took this very tensor; of several, such as a block and
+    #    its first layer, the outermost one. Go on with what it put out.
+    # 3. The chain has to end at the last output; a sum or a function on the way would break it.
     ghost = copy.deepcopy(backbone).to('meta')
     ghost.eval()
     calls: list[tuple[str, Tensor, Tensor]] = []
@@ -82,7 +86,7 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
         found = [(name, output) for name, value, output in calls if value is here and output is not here]
         if not found:
             here = None
-        else:  # a block and its first layer get the same tensor: the outermost one is the block
+        else:
             name, here = min(found, key=lambda call: call[0].count('.'))
             names.append(name)
     if here is None or not names:

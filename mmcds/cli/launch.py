@@ -168,14 +168,14 @@ def load_config(args: Namespace) -> Config:
 
 
 def use_cpu_processes(config: Config) -> None:
-    """Let several processes of a machine without GPU work together through gloo; the host expects GPUs."""
+    """Let several processes of a machine without GPU work together through gloo; MMEngine expects GPUs."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 
 
 def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:
-    """Fail before anything is built if a data folder is missing or empty (and the host cannot download it).
+    """Fail before anything is built if a data folder is missing or empty (and MMPretrain cannot download it).
 
     Raises:
         ConfigError: Naming the folder and how to say where the data is.

@@ -56,9 +56,9 @@ def _utf8(name: bytes) -> bytes:
 
 @DATASETS.register_module()
 class QuickFolders(CustomDataset):
-    """Images in class folders or named in a file: the host's samples in the host's order, listed ten times sooner.
+    """Images in class folders or named in a file: MMPretrain's samples in its order, listed ten times sooner.
 
-    Labelled images on a local disk are listed this way; everything else is left to the host. The annotations lie in
+    Labelled images on a local disk are listed this way; everything else is left to MMPretrain. The annotations lie in
     one array, so the cost of a sample does not depend on their number. The arguments are those of
     :class:`mmpretrain.datasets.CustomDataset`.
 

@@ -112,6 +112,11 @@ def supcon_loss(
         >>> supcon_loss(torch.eye(2).expand(2, 2, 2), torch.tensor([0, 1]), temperature=1.0)
         tensor(0.5514)
     """
+    # 1. Rows: every view of every image, and the number of its class.
+    # 2. Anchors: all rows, or those of this rank's images; candidates are always all rows.
+    # 3. The logarithm of the denominator, over all rows but the anchor itself, tile by tile.
+    # 4. Outside the logarithm, the mean over positives is an inner product with the sum of the class: no pairs at all.
+    #    Inside it, step 3 sums the positives' exponentials on the way.
     scalar = temperature.item() if isinstance(temperature, Tensor) else temperature
     _check_arguments(embeddings, labels, scalar, positives, block_size)
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -126,17 +131,12 @@ def supcon_loss(
         rows, scale = z.flatten(0, 1), 1 / scalar
         if isinstance(temperature, Tensor):  # its gradient comes through the rows
             rows, scale = rows * temperature**-0.5, 1.0
-        anchors, candidates, anchor_ids, own = rows, None, ids, None
-        runs = [(0, 0, views * images)]  # where the anchors stand among the rows
-        if local is not None:
-            first, last, _ = local.indices(images)
-            runs = [(view * (last - first), view * images + first, last - first) for view in range(views)]
-            own = torch.arange(views * images, device=z.device).view(views, images)[:, first:last].flatten()
-            anchors, candidates, anchor_ids = rows.index_select(0, own), rows, ids.index_select(0, own)
+        own = None if local is None else _rows_of_images(local, views, images, z.device)
+        anchor_ids = ids if own is None else ids.index_select(0, own)
         log_all, *log_positive = blockwise_logsumexp(
-            anchors,
-            candidates,
-            runs,
+            rows if own is None else rows.index_select(0, own),
+            None if own is None else rows,
+            _runs(local, views, images),
             longest**2 / scalar,
             scale,
             (anchor_ids, ids) if positives == 'in' else None,
@@ -149,6 +149,19 @@ def supcon_loss(
             pull = class_scores(rows, ids, len(classes.counts), own)
             per_anchor = log_all - scale * pull / number
         return per_anchor.sum() * (num_ranks / max(len(rows), 1))
+
+
+def _rows_of_images(local: slice, views: int, images: int, device: torch.device) -> Tensor:
+    """Return where the rows of some images stand among all rows, view-major. (V * n,)."""
+    return torch.arange(views * images, device=device).view(views, images)[:, local].flatten()
+
+
+def _runs(local: slice | None, views: int, images: int) -> list[tuple[int, int, int]]:
+    """Return the same places as runs (first anchor, first row, length), as Python numbers; all rows are one run."""
+    if local is None:
+        return [(0, 0, views * images)]
+    first, last, _ = local.indices(images)
+    return [(view * (last - first), view * images + first, last - first) for view in range(views)]
 
 
 def _classes(labels: Tensor | Classes | None, images: int, device: torch.device) -> Classes:

@@ -23,7 +23,7 @@ def file_sha256(path: Path) -> str:
 
 
 def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
-    """Load a checkpoint of the host's runner together with the config that it carries.
+    """Load a checkpoint of MMEngine's runner together with the config that it carries.
 
     Raises:
         ConfigError: If the file does not exist or carries no config.

@@ -176,7 +176,7 @@ def compose(cell: Cell) -> Config:
     method, network = METHODS[cell.method], NETWORKS[cell.network]
     config = read_leaf(cell)
     own = config.model
-    if own.type != 'CDSClassifier':  # a model of the hosts, BYOL or a detector, holds its network itself
+    if own.type != 'CDSClassifier':  # a model of OpenMMLab, BYOL or a detector, holds its network itself
         config.merge_from_dict(dict(cell.options))
         return config
     config.model = read_network(network, small=cell.dataset not in ('in1k', *FINE_GRAINED))

@@ -142,7 +142,7 @@ def test_a_batch_of_samples_survives_the_way_between_processes():
 def test_the_collate_function_can_be_inherited_from_another_package():
     from functools import partial
 
-    inherited = partial(collate_samples, _scope_='mmcds')  # what the host's runner makes of the config
+    inherited = partial(collate_samples, _scope_='mmcds')  # what MMEngine's runner makes of the config
     assert inherited([dict(inputs=torch.zeros(2))] * 3)['inputs'].shape == (3, 2)
 
 

@@ -1,4 +1,4 @@
-"""Quick listings hold the host's samples in the host's order."""
+"""Quick listings hold MMPretrain's samples in MMPretrain's order."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""What users of the hosts get after `import mmcds`: names, models, configs, scopes."""
+"""What users of OpenMMLab get after `import mmcds`: names, models, configs, scopes."""
 
 import subprocess
 import sys

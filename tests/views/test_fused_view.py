@@ -1,4 +1,4 @@
-"""Views in one step: the same pixels from the same random numbers as the host's transforms one by one."""
+"""Views in one step: the same pixels from the same random numbers as MMPretrain's transforms one by one."""
 
 import cv2
 import numpy as np
@@ -44,12 +44,12 @@ def views_of(transform, image, seed=0):
 @pytest.mark.parametrize('crop', CROPS, ids=str)
 def test_crop_and_flip_give_the_pixels_of_the_host_from_the_same_numbers(image, crop):
     views = [[crop, FLIP], [crop, FLIP]]
-    fused, host = MultiViewTransform(views), MultiViewTransform(views, fuse=False)
+    fused, theirs_of = MultiViewTransform(views), MultiViewTransform(views, fuse=False)
     assert fused.colors == [None, None]
-    assert host.colors is None
+    assert theirs_of.colors is None
     before = image.copy()
     for seed in range(30):
-        ours, theirs = views_of(fused, image, seed), views_of(host, image, seed)
+        ours, theirs = views_of(fused, image, seed), views_of(theirs_of, image, seed)
         assert torch.equal(ours, theirs)
         assert ours.is_contiguous()
     assert np.array_equal(image, before)
@@ -64,7 +64,7 @@ def test_an_image_of_another_shape_than_all_crops_falls_back_to_the_centre_as_in
 
 
 def test_colours_of_both_ways_are_equally_distributed(image):
-    """Mean and spread over many draws of the mean colour; the host jitters and greys one view with other numbers."""
+    """Mean and spread over many draws of the mean colour; MMPretrain jitters and greys one view with other numbers."""
     views = [[JITTER, GREY]]
     np.random.seed(0)
     means = []
@@ -124,7 +124,7 @@ def test_a_batch_gets_views_of_the_same_distribution_as_one_image_after_the_othe
 
 
 def test_one_padding_value_fills_all_channels(image):
-    """The host gives it to the first channel alone."""
+    """MMPretrain gives it to the first channel alone."""
     transform = MultiViewTransform([[dict(type='RandomCrop', crop_size=(48, 60), padding=4, pad_val=128)]])
     planes = image.transpose(2, 0, 1)[None]
     for views in (views_of(transform, image)[None], torch.from_numpy(transform.transform_batch(planes))):

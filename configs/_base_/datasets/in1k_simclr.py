@@ -1,4 +1,4 @@
-"""ImageNet-1k, two views of one policy, those of the host's SimCLR: crop, flip, strong colour, blur."""
+"""ImageNet-1k, two views of one policy, those of MMPretrain's SimCLR: crop, flip, strong colour, blur."""
 
 _base_ = './in1k_two_view.py'
 

@@ -1,4 +1,4 @@
-"""ConvNeXt-T; the losses compare views and classes, so the host's mixing of images is off."""
+"""ConvNeXt-T; the losses compare views and classes, so MMPretrain's mixing of images is off."""
 
 _base_ = 'mmpretrain::_base_/models/convnext/convnext-tiny.py'
 model = dict(type='CDSClassifier', train_cfg=None)

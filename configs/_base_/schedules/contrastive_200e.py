@@ -1,4 +1,4 @@
-"""LARS for a contrastive encoder, the host's SimCLR: 200 epochs at 4,096 images, ten of warm-up; norms and biases as they are."""
+"""LARS for a contrastive encoder, MMPretrain's SimCLR: 200 epochs at 4,096 images, ten of warm-up; norms and biases as they are."""
 
 optim_wrapper = dict(
     optimizer=dict(type='LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),

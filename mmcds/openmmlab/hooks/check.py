@@ -79,7 +79,7 @@ class CheckDataHook(Hook):
 
 @HOOKS.register_module()
 class CheckCheckpointHook(Hook):
-    """Refuse a checkpoint that does not fit, where the host only warns and goes on with random weights.
+    """Refuse a checkpoint that does not fit, where MMEngine only warns and goes on with random weights.
 
     A test, or a resumed training, needs every tensor of the model (a test does not need the supervisions). A
     training that starts from ``load_from`` needs the whole backbone; another head is allowed and logged.
@@ -89,7 +89,7 @@ class CheckCheckpointHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare before the host loads."""
+        """Compare before MMEngine loads."""
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume

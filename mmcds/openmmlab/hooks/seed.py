@@ -21,7 +21,7 @@ def _seed_all(seed: int) -> None:
 class EpochSeedHook(Hook):
     """Seed Python, NumPy and PyTorch at the start of every training epoch.
 
-    The host seeds once at the start, so a resumed run would see other random numbers from then on; and its
+    MMEngine seeds once at the start, so a resumed run would see other random numbers from then on; and its
     worker seeds know no epoch, so workers that are started anew repeat their augmentations every epoch. With
     this hook, ``worker_init_fn=dict(type='seed_worker')`` and ``persistent_workers=False`` neither happens: on
     the CPU, stopping after an epoch and resuming gives the same weights to the last bit.
