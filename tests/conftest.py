@@ -49,6 +49,11 @@ SLOW_FILES = (
     'test_registration.py',
     'test_fine_grained.py',
     'test_compile.py',
+    'test_teacher.py',
+    'test_cds.py',
+    'test_check.py',
+    'test_hooks.py',
+    'test_in_memory.py',
 )
 SLOW_FIXTURES = {'tool', 'data_root', 'environment', 'ranks'}
 

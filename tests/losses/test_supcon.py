@@ -111,6 +111,7 @@ def test_autocast_changes_neither_value_nor_gradient():
     assert_close(mixed, plain, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_compiled_code_gives_the_same_value_and_gradient():
     rows, labels = unit(2, 20, 8).requires_grad_(), torch.arange(20) % 3
 

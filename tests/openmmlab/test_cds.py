@@ -82,7 +82,7 @@ def test_official_loss_terms_equal_an_independent_computation():
                 norm = block[half + 2]
                 row = F.relu(F.batch_norm(row, None, None, norm.weight, norm.bias, training=True))
         row = row.mean((2, 3))
-        row = row / row.norm(dim=1, keepdim=True)
+        row = (row / row.norm(dim=1, keepdim=True)).detach()
         terms = []
         for i in range(8):
             others = [k for k in range(8) if k != i]

@@ -163,6 +163,7 @@ def test_autocast_keeps_the_losses_in_float32():
             assert torch.allclose(value, exact[name], rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('part', ['all', 'model'])
 def test_a_compiled_step_gives_the_same_losses(part):
     views, labels = batch()
