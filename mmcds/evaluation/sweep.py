@@ -88,18 +88,33 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
             f'{run.label}, seed {run.seed}: training ended with status {code}. The last line of '
             f'{log}: {(log.read_text().splitlines() or [""])[-1]}'
         )
-    validations = read_scalars(run.work_dir)[1]
+    training, validations = read_scalars(run.work_dir)
     if run.validated and not validations:
         raise ConfigError(
             f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
             f'Train it longer; see {log}.'
         )
     record['metrics'] = {key: value for key, value in (validations or [{}])[-1].items() if '/' in key}
+    record['metrics'].update(final_losses(training))
     scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]
     if scores:
         record.update(accuracy=scores[-1], best=max(scores))
     file.write_text(json.dumps(record, indent=2) + '\n')
     return record
+
+
+def final_losses(training: Sequence[dict]) -> dict[str, float]:
+    """Return the cross-entropy of the last fifteenth of a training, which is what Section 5.1 calls converged.
+
+    Args:
+        training: Scalars that were logged, in order; see :func:`mmcds.evaluation.curves.read_scalars`.
+
+    Returns:
+        ``train/loss_ce``, the mean over the last 20 of 300 epochs; nothing where no cross-entropy was logged.
+    """
+    values = [scalars['loss_ce'] for scalars in training if 'loss_ce' in scalars]
+    last = values[-max(1, round(len(values) / 15)) :]
+    return {'train/loss_ce': sum(last) / len(last)} if last else {}
 
 
 def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> list[dict]:

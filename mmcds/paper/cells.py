@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmcds.paper.numbers import RANKING
+
 
 @dataclass(frozen=True)
 class Network:
@@ -55,9 +57,8 @@ class Cell:
         method: Key of the methods.
         setting: What else tells it from the other cells of the table, for people.
         options: Settings of the config that make it so.
-        paper: The paper's number in percent, or None if our documents do not hold it.
-        paper_top5: Its top-5 accuracy, likewise.
-        source: Where the paper's number comes from, as far as known, or that we do not have it.
+        paper: The paper's numbers by metric, see :data:`mmcds.paper.numbers.METRICS`; empty if it gives none.
+        source: Where they come from, or why there is none.
         teacher: Cell to be trained first, whose checkpoint is this one's teacher.
         start: Cell to be trained first, from whose network this one starts; from its backbone on other data.
         swept: Where the cell stands on the horizontal axes of the plots that it belongs to, by axis.
@@ -70,8 +71,7 @@ class Cell:
     method: str
     setting: str = ''
     options: Mapping[str, Any] = field(default_factory=dict)
-    paper: float | None = None
-    paper_top5: float | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
     source: str = ''
     teacher: 'Cell | None' = None
     start: 'Cell | None' = None
@@ -83,6 +83,11 @@ class Cell:
         """Return ``table1/resnet18_cifar100/cds``; a setting is added to the method."""
         setting = f'-{self.setting.replace(" ", "_").replace("%", "").strip("_")}' if self.setting else ''
         return f'{self.table}/{self.network}_{self.dataset}/{self.method}{setting}'
+
+    @property
+    def number(self) -> float | None:
+        """Return the paper's top-1 accuracy or AP."""
+        return next((self.paper[metric] for metric in RANKING if metric in self.paper), None)
 
     @property
     def first(self) -> list['Cell']:

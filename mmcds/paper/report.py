@@ -11,6 +11,7 @@ from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.evaluation.sweep import RESULT
 from mmcds.paper.cells import Cell
 from mmcds.paper.compose import why_not
+from mmcds.paper.numbers import METRICS, RANKING, Metric
 from mmcds.paper.tables import METHODS, NETWORKS
 
 #: Label and scale of the horizontal axes over which cells are drawn.
@@ -20,6 +21,15 @@ AXES = {
     'temperature': ('temperature of the contrastive loss', 'log'),
 }
 HEADER = ('network', 'data', 'method', 'setting', 'paper', 'last', 'best', 'runs', 'difference', 'note')
+#: What a run measures beside its accuracy or AP: the paper's metrics, then those of calibration.
+BESIDE: Mapping[str, Metric] = {
+    **{name: metric for name, metric in METRICS.items() if name not in RANKING},
+    **{
+        name: Metric(title, f'calibration/{name}', factor, digits)
+        for name, (title, factor, digits) in COLUMNS.items()
+        if name not in METRICS
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -28,20 +38,21 @@ class Row:
 
     Attributes:
         cell: The cell.
-        last: Top-1 accuracy after the last epoch of every run, in percent.
-        best: Highest top-1 accuracy of every run, as the released code reports it, in percent.
-        calibration: Calibration after the last epoch of every run that measured it, by key of its ``COLUMNS``.
+        last: Top-1 accuracy (detectors: AP) after the last epoch of every run, in percent.
+        best: The highest of every run, as the released code reports it, in percent.
+        beside: What else was measured after the last epoch, by name in :data:`BESIDE` and in its unit.
     """
 
     cell: Cell
     last: tuple[float, ...] = ()
     best: tuple[float, ...] = ()
-    calibration: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    beside: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def difference(self) -> float | None:
         """Return the mean after the last epoch minus the paper's number."""
-        return mean_spread(self.last)[0] - self.cell.paper if self.last and self.cell.paper is not None else None
+        number = self.cell.number
+        return mean_spread(self.last)[0] - number if self.last and number is not None else None
 
     def texts(self) -> tuple[str, ...]:
         """Return the row in the order of :data:`HEADER`."""
@@ -51,7 +62,7 @@ class Row:
             cell.dataset,
             METHODS[cell.method].title,
             cell.setting,
-            '' if cell.paper is None else f'{cell.paper:.2f}',
+            '' if cell.number is None else f'{cell.number:.2f}',
             spread_text(self.last),
             spread_text(self.best),
             str(len(self.last) or ''),
@@ -59,20 +70,35 @@ class Row:
             '; '.join(filter(None, (cell.source, why_not(cell) and f'not run by this build: {why_not(cell)}'))),
         )
 
+    def beside_texts(self, name: str) -> tuple[str, str]:
+        """Return the paper's number and ours of another metric."""
+        paper, digits = self.cell.paper.get(name), BESIDE[name].digits
+        return '' if paper is None else f'{paper:.{digits}f}', spread_text(self.beside.get(name, ()), digits)
+
+
+def columns_beside(rows: Sequence[Row]) -> list[str]:
+    """Return the other metrics that a table shows: those of the paper, and calibration where it was measured."""
+    return [
+        name
+        for name in BESIDE
+        if any(name in row.cell.paper or (name in COLUMNS and row.beside.get(name)) for row in rows)
+    ]
+
 
 def to_texts(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return header and rows of a table: :data:`HEADER`, and calibration before the note if any run measured it."""
-    texts = [row.texts() for row in rows]
-    if not any(row.calibration for row in rows):
-        return HEADER, texts
-    header = (*HEADER[:-1], *(title for title, *_ in COLUMNS.values()), HEADER[-1])
-    for place, row in enumerate(rows):
-        found = (
-            spread_text([factor * value for value in row.calibration.get(key, ())], digits)
-            for key, (_, factor, digits) in COLUMNS.items()
-        )
-        texts[place] = (*texts[place][:-1], *found, texts[place][-1])
-    return header, texts
+    """Return header and rows of a table: :data:`HEADER`, with paper and ours of other metrics before the note."""
+    names = columns_beside(rows)
+    in_paper = {name for name in names if any(name in row.cell.paper for row in rows)}
+
+    def both(name: str, paper: str, ours: str) -> tuple[str, ...]:
+        return (paper, ours) if name in in_paper else (ours,)
+
+    titles = (text for name in names for text in both(name, f'{BESIDE[name].title}, paper', BESIDE[name].title))
+    texts = [
+        (*own[:-1], *(text for name in names for text in both(name, *row.beside_texts(name))), own[-1])
+        for row, own in ((row, row.texts()) for row in rows)
+    ]
+    return (*HEADER[:-1], *titles, HEADER[-1]), texts
 
 
 def run_folder(out: str | Path, cell: Cell, seed: int) -> Path:
@@ -93,13 +119,19 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
     rows = []
     for cell in cells:
         found = [json.loads(path.read_text()) for path in sorted((Path(out) / cell.name).glob(f'seed_*/{RESULT}'))]
-        measured = {key: [record.get('metrics', {}).get(f'calibration/{key}') for record in found] for key in COLUMNS}
+        measured = {
+            name: [record.get('metrics', {}).get(metric.key) for record in found] for name, metric in BESIDE.items()
+        }
         rows.append(
             Row(
                 cell,
                 tuple(record['accuracy'] for record in found),
                 tuple(record['best'] for record in found),
-                {key: tuple(values) for key, values in measured.items() if values and None not in values},
+                {
+                    name: tuple(BESIDE[name].factor * value for value in values)
+                    for name, values in measured.items()
+                    if values and None not in values
+                },
             )
         )
     return rows
@@ -134,25 +166,30 @@ def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str)
     markdown.write_text(to_markdown(title, rows))
     with table.open('w', newline='') as stream:
         writer = csv.writer(stream)
-        writer.writerow(('cell', 'paper', 'paper_top5', 'last', 'best', 'difference', 'source', 'missing', *COLUMNS))
+        beside = [text for name in BESIDE for text in (f'{name}_paper', name) if name in METRICS or text == name]
+        writer.writerow(('cell', 'paper', 'last', 'best', 'difference', 'source', 'missing', *beside))
         for row in rows:
             writer.writerow(
                 (
                     row.cell.name,
-                    row.cell.paper,
-                    row.cell.paper_top5,
+                    row.cell.number,
                     ' '.join(f'{value:.2f}' for value in row.last),
                     ' '.join(f'{value:.2f}' for value in row.best),
                     None if row.difference is None else f'{row.difference:.2f}',
                     row.cell.source,
                     why_not(row.cell),
-                    *(' '.join(f'{value:.6f}' for value in row.calibration.get(key, ())) for key in COLUMNS),
+                    *(
+                        row.cell.paper.get(name.removesuffix('_paper'))
+                        if name.endswith('_paper')
+                        else ' '.join(f'{value:.4f}' for value in row.beside.get(name, ()))
+                        for name in beside
+                    ),
                 )
             )
     files = [markdown, table]
     alone = [row for row in rows if len(row.cell.swept) != 1]
     axes = list(dict.fromkeys(axis for row in rows for axis in row.cell.swept))
-    drawn = [row for row in alone if row.last or row.cell.paper is not None]
+    drawn = [row for row in alone if row.last or row.cell.number is not None]
     if drawn:
         files.append(folder / f'{stem}.png')
         draw(title, drawn, files[-1])
@@ -176,8 +213,8 @@ def draw(title: str, rows: Sequence[Row], out: Path) -> None:
         cell = row.cell
         network = '' if single else f'{NETWORKS[cell.network].title}, '
         labels.append(f'{network}{METHODS[cell.method].title} {cell.setting}'.strip())
-        if cell.paper is not None:
-            axes.plot(cell.paper, place, 'x', color='black', label='paper', zorder=3)
+        if cell.number is not None:
+            axes.plot(cell.number, place, 'x', color='black', label='paper', zorder=3)
         for values, colour, offset, name in (
             (row.last, 'tab:blue', -0.12, 'ours, last epoch'),
             (row.best, 'tab:orange', 0.12, 'ours, best epoch'),

@@ -1,14 +1,11 @@
-"""Tables 1 to 9, Figures 2 to 5 and the ablations: every cell, the paper's number, and where that comes from.
-
-A number stands here only if our documents hold it; every other cell says that they do not. Which networks have a row
-in Tables 1, 2 and 8 is inferred: the sixteen that the paper trains on CIFAR.
-"""
+"""Tables 1 to 9, Figures 2 to 5 and Sections 5.3 and 5.4 as cells; what we run beyond them has tables of its own."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mmcds.core.errors import ConfigError
 from mmcds.paper.cells import Cell, Method, Network
+from mmcds.paper.numbers import NUMBERS
 
 DEPTH_101 = {'backbone.depth': 101}
 NETWORKS = {
@@ -36,7 +33,12 @@ NETWORKS = {
     # its teacher, trained on five times as many images
     'mini_teacher': Network('ResNet-18, 16 to 128 channels', 'resnet18w16'),
 }
-CIFAR_NETWORKS = tuple(name for name in NETWORKS if name not in ('resnet34', 'mini', 'mini_teacher'))
+#: The ten networks of Tables 1 and 2, and those that Table 8 adds to them.
+CIFAR_NETWORKS = (
+    *('resnet18', 'resnet50', 'resnet101', 'resnext50', 'resnext101', 'wide_resnet50', 'wide_resnet101'),
+    *('seresnet18', 'seresnet50', 'preact_resnet18'),
+)
+STUDENTS_ONLY = ('seresnet101', 'preact_resnet50', 'mobilenet_v1', 'mobilenet_v2', 'shufflenet_v1', 'shufflenet_v2')
 
 BOTH = {'model.ce_views': (0, 1)}
 #: Leaf of a method that distils, for the embedded images.
@@ -109,48 +111,33 @@ MINI_EXTRA = {
     **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
 }
 #: Tables that have a mini scale.
-MINI = (*MINI_EXTRA, 'figure2', 'figure3', 'ablations')
+MINI = (*MINI_EXTRA, 'figure2', 'figure3', 'ablations', 'sweeps')
 #: Those whose mini scale leaves out the cells with a teacher.
-WITHOUT_TEACHER = ('figure3', 'ablations')
+WITHOUT_TEACHER = ('figure3', 'ablations', 'sweeps')
 #: Where the others have their small form.
 NOT_MINI = {'table4': 'tools/scenes_transfer.py is its small form'}
 MINI_SOURCE = 'not in the paper: small network, embedded images'
-UNKNOWN = 'not in our documents'
-SECTION_5_3 = 'paper, Section 5.3, against 83.53 with embeddings (Table 8)'
-
-#: What our documents say of Tables 1, 3, 7 and 8: (table, network, method) to (top-1, top-5, where it comes from).
-NUMBERS: Mapping[tuple[str, str, str], tuple[float, float | None, str]] = {
-    ('table1', 'resnet50', 'plain'): (77.81, None, 'paper'),
-    ('table1', 'resnet50', 'dks'): (80.95, None, 'paper; Self-KD-Lib reports 80.75 for DKS, and 77.79 for plain'),
-    ('table1', 'resnet18', 'cds'): (80.84, None, 'paper'),
-    ('table1', 'resnet50', 'cds'): (81.31, None, 'paper'),
-    ('table3', 'resnet18', 'plain'): (69.21, None, 'paper'),
-    ('table3', 'resnet50', 'plain'): (75.30, None, 'paper'),
-    ('table3', 'resnet18', 'dsn'): (69.54, None, 'quoted, it seems: equals plain deep supervision in the DKS paper'),
-    ('table3', 'resnet18', 'dks'): (71.32, 89.20, 'quoted, it seems: top-1 equals DKS README; its top-5 is 90.45'),
-    ('table3', 'resnet50', 'dks'): (76.47, 93.60, 'quoted, it seems: equals DKS README, whose baseline is 74.53'),
-    ('table3', 'resnet18', 'dhm'): (71.29, 90.06, 'quoted, it seems: equals DHM README'),
-    ('table3', 'resnet50', 'dhm'): (76.57, 93.24, 'quoted, it seems: equals DHM README'),
-    ('table7', 'resnet18', 'crd'): (71.07, None, 'paper'),
-    ('table7', 'resnet18', 'cc'): (69.96, None, 'quoted from SSKD (teacher ResNet-34)'),
-    ('table7', 'resnet18', 'okd'): (70.55, None, 'quoted from SSKD (teacher ResNet-34)'),
-    ('table7', 'resnet18', 'sskd'): (71.62, None, 'quoted from SSKD (teacher ResNet-34)'),
-    ('table7', 'resnet18', 'cds_distill'): (73.23, None, "derived: the paper says 2.16 above CRD's 71.07"),
-    ('table8', 'resnet18', 'cds_distill'): (83.31, None, 'paper'),
-    ('table8', 'resnet50', 'cds_distill'): (83.53, None, 'paper'),
+NO_NUMBER = 'the paper gives no number'
+BEYOND = 'not in the paper'
+#: Numbers that the paper took over from others, as far as can be seen: (table, network, method) to whose they are.
+QUOTED: Mapping[tuple[str, str, str], str] = {
+    ('table1', 'resnet50', 'dks'): 'paper; Self-KD-Lib reports 80.75 for DKS, and 77.79 for plain',
+    ('table3', 'resnet18', 'dsn'): 'quoted, it seems: equals plain deep supervision in the DKS paper',
+    ('table3', 'resnet18', 'dks'): 'quoted, it seems: top-1 equals DKS README; its top-5 is 90.45',
+    ('table3', 'resnet50', 'dks'): 'quoted, it seems: equals DKS README, whose baseline is 74.53',
+    ('table3', 'resnet18', 'dhm'): 'quoted, it seems: equals DHM README',
+    ('table3', 'resnet50', 'dhm'): 'quoted, it seems: equals DHM README',
+    **{('table7', 'resnet18', name): 'quoted from SSKD (teacher ResNet-34)' for name in ('cc', 'okd', 'sskd')},
+    ('table9', 'resnet50', 'plain_autoaug'): 'quoted, it seems',
+    ('table9', 'resnet50', 'byol'): 'quoted, it seems',
 }
 
 
-def _cell(table: str, network: str, dataset: str, method: str, **other) -> Cell:
-    known = NUMBERS.get((table, network, method)) if dataset != 'cifar10' else None
-    paper, top5, source = known or (None, None, UNKNOWN)
-    return Cell(
-        **{
-            **dict(table=table, network=network, dataset=dataset, method=method),
-            **dict(paper=paper, paper_top5=top5, source=source),
-            **other,
-        }
-    )
+def _cell(table: str, network: str, dataset: str, method: str, setting: str = '', **other) -> Cell:
+    found = NUMBERS.get((table, network, dataset, method, setting), {})
+    paper = {metric: value for metric, value in found.items() if value is not None}
+    source = QUOTED.get((table, network, method), 'paper') if paper else NO_NUMBER
+    return Cell(table, network, dataset, method, setting, **{'paper': paper, 'source': source, **other})
 
 
 def _deep(table: str, networks: tuple[str, ...], dataset: str) -> list[Cell]:
@@ -165,9 +152,7 @@ def _trained(network: str, dataset: str, method: str = 'cds') -> Cell:
 def _rotated(teacher: Cell) -> Cell:
     """Return stage 1 of SSKD, which goes on from a trained teacher; no cell of the paper."""
     setting = '' if teacher.method == 'cds' else teacher.method
-    return Cell(
-        teacher.table, teacher.network, teacher.dataset, 'sskd_teacher', setting, source=UNKNOWN, start=teacher
-    )
+    return Cell(teacher.table, teacher.network, teacher.dataset, 'sskd_teacher', setting, source=BEYOND, start=teacher)
 
 
 def _taught(method: str, teacher: Cell) -> Cell | None:
@@ -180,9 +165,10 @@ def _taught(method: str, teacher: Cell) -> Cell | None:
 def _distill(table: str, networks: tuple[str, ...], dataset: str, baselines: tuple[str, ...]) -> list[Cell]:
     found = []
     for network in networks:
-        for method in ('plain', *baselines, 'cds_distill'):
+        quoted = ('cc', 'okd', 'sskd') if (table, network) == ('table7', 'resnet18') else ()
+        for method in ('plain', *baselines, *quoted, 'cds_distill'):
             teacher = _trained('resnet50', dataset)
-            if 'teacher ResNet-34' in NUMBERS.get((table, network, method), (None, None, ''))[2]:
+            if 'teacher ResNet-34' in QUOTED.get((table, network, method), ''):
                 teacher = _trained('resnet34', dataset, 'plain')
             found.append(_cell(table, network, dataset, method, teacher=_taught(method, teacher)))
     return found
@@ -200,9 +186,8 @@ def _epochs(number: int, milestones: tuple[int, int]) -> dict:
     return {'train_cfg.max_epochs': number, 'param_scheduler.0.milestones': milestones}
 
 
-def _supcon(batch: int, epochs: int) -> Cell:
+def _supcon(setting: str, batch: int, epochs: int) -> Cell:
     """Return the cell of a linear classifier on an encoder, which is trained first; no cell of the paper itself."""
-    setting = f'batch {batch} {epochs} epochs'
     options = {
         'train_dataloader.batch_size': batch // 8,
         'optim_wrapper.optimizer.lr': 4.8 * batch / 4096,
@@ -212,35 +197,33 @@ def _supcon(batch: int, epochs: int) -> Cell:
         'param_scheduler.1.T_max': epochs - 10,
         'param_scheduler.1.end': epochs,
     }
-    encoder = Cell('table9', 'resnet50', 'in1k', 'supcon_encoder', setting, options, source=UNKNOWN)
-    paper, source = {(6144, 350): (78.7, QUOTED), (512, 350): (74.5, 'paper'), (6144, 100): (77.0, 'paper')}[
-        batch, epochs
-    ]
-    return _cell('table9', 'resnet50', 'in1k', 'supcon', setting=setting, start=encoder, paper=paper, source=source)
-
-
-#: Table 9 holds some numbers of other papers, as it seems.
-QUOTED = 'quoted, it seems'
+    encoder = Cell('table9', 'resnet50', 'in1k', 'supcon_encoder', setting, options, source=BEYOND)
+    return _cell('table9', 'resnet50', 'in1k', 'supcon', setting, start=encoder)
 
 
 def _table9() -> list[Cell]:
-    def cell(method: str, setting: str, **other) -> Cell:
-        return _cell('table9', 'resnet50', 'in1k', method, setting=setting, **other)
+    """Return the rows under the paper's names; Baseline2's learning rate, which it leaves open, follows the batch."""
 
-    byol = Cell('table9', 'resnet50', 'in1k', 'byol_pretrain', '1000 epochs', source=UNKNOWN)
-    both = '1000 and 80 epochs'
+    def cell(method: str, setting: str, **other) -> Cell:
+        return _cell('table9', 'resnet50', 'in1k', method, setting, **other)
+
+    byol = Cell('table9', 'resnet50', 'in1k', 'byol_pretrain', '1000 epochs', source=BEYOND)
+    large = {
+        'train_dataloader.batch_size': 512,
+        'optim_wrapper.optimizer.lr': 1.6,
+        'auto_scale_lr.base_batch_size': 4096,
+    }
     return [
-        cell('plain', '90 epochs'),
-        cell(
-            'plain_autoaug', '270 epochs', options=_epochs(270, (90, 180)), paper=77.6, source=f'{QUOTED}; Baseline2'
-        ),
-        _supcon(6144, 350),
-        _supcon(512, 350),
-        _supcon(6144, 100),
-        cell('byol', both, start=byol, paper=77.7, source=QUOTED),
-        cell('byol_dsn', both, start=byol, paper=78.2, source='paper'),
-        cell('cds_autoaug', '90 epochs'),
-        cell('cds_autoaug', '350 epochs', options=_epochs(350, (117, 233))),
+        cell('plain', 'Baseline1'),
+        cell('plain_autoaug', 'Baseline2', options={**_epochs(270, (90, 180)), **large}),
+        _supcon('SupCon1', 6144, 350),
+        _supcon('SupCon2', 512, 350),
+        _supcon('SupCon3', 6144, 100),
+        cell('byol', 'BYOL', start=byol),
+        cell('byol_dsn', 'BYOL+DSN', start=byol),
+        cell('cds', 'Ours1'),
+        cell('cds_distill', 'Ours2', teacher=_trained('resnet50', 'in1k')),
+        cell('cds_autoaug', 'Ours3', options=_epochs(350, (117, 233))),
     ]
 
 
@@ -275,13 +258,13 @@ def _figure3() -> list[Cell]:
         for method in ('cds', 'cds_distill'):
             for count, taps in HEADS.items():
                 setting = f'{count} head{"s" * (count > 1)}'
-                same = dict(setting=setting, options={TAPS: taps}, swept={'heads': count})
+                same: dict[str, Any] = dict(setting=setting, options={TAPS: taps}, swept={'heads': count})
                 teacher = None if method == 'cds' else _cell('figure3', 'resnet50', 'cifar100', 'cds', **same)
                 found.append(_cell('figure3', network, 'cifar100', method, teacher=teacher, **same))
     return found
 
 
-#: The four placements of Section 5.4, with three heads each. Where exactly its heads sit is in no document of ours;
+#: The four placements of Section 5.4, with three heads each. The paper does not say where exactly its heads sit;
 #: these are our reading of the names, on the five places that every residual network has: stem and stages.
 PLACEMENTS: Mapping[str, tuple] = {
     'uniform': ('relu', 1, 3),
@@ -298,17 +281,42 @@ SWEEPS = {
 
 
 def _ablations() -> list[Cell]:
-    """Return the cells of CDS on ResNet-18, changed in one thing at a time, and of feature distillation.
+    """Return the numbers of Sections 5.3 and 5.4: feature distillation and four placements, on ResNet-50."""
+    placed = [
+        _cell('ablations', 'resnet50', 'cifar100', 'cds', f'{name} taps', options={TAPS: taps})
+        for name, taps in PLACEMENTS.items()
+    ]
+    teacher = _trained('resnet50', 'cifar100')
+    return [*placed, _cell('ablations', 'resnet50', 'cifar100', 'cds_feature', teacher=teacher)]
 
-    The first cell is the common setting. Section 5.4 does not say on which network it was studied.
-    """
+
+def _beyond(table: str, network: str, dataset: str, method: str, setting: str = '', **other) -> Cell:
+    return Cell(table, network, dataset, method, setting, **{'source': BEYOND, **other})
+
+
+def _networks() -> list[Cell]:
+    """Return deep supervision of the networks that are in Table 8 alone, and the places that Table 7 leaves empty."""
+    deep = [
+        _beyond('networks', network, dataset, method)
+        for dataset in ('cifar100', 'cifar10')
+        for network in STUDENTS_ONLY
+        for method in DEEP
+    ]
+    empty = [('fitnet', 'resnet18')]
+    empty += [(method, network) for method in ('fitnet', 'cc', 'okd', 'sskd') for network in ('resnet34', 'resnet50')]
+    teacher = _trained('resnet50', 'in1k')
+    distilled = [_beyond('networks', net, 'in1k', method, teacher=_taught(method, teacher)) for method, net in empty]
+    return deep + distilled
+
+
+def _sweeps() -> list[Cell]:
+    """Return the cells of CDS on ResNet-18, changed in one thing at a time; the first is the common setting."""
 
     def cds(setting: str, options: Mapping[str, Any], swept: Mapping[str, float] = {}) -> Cell:
-        return _cell('ablations', 'resnet18', 'cifar100', 'cds', setting=setting, options=options, swept=swept)
+        return _beyond('sweeps', 'resnet18', 'cifar100', 'cds', setting, options=options, swept=swept)
 
     return [
         cds('official', {}, COMMON),
-        *(cds(f'{name} taps', {TAPS: taps}) for name, taps in PLACEMENTS.items()),
         cds('SimCLR', {'model.supervisions.cds.loss.type': 'NTXentLoss'}),
         *(cds(f'{form} heads', {'model.supervisions.cds.neck.head': form}) for form in ('sepconv+mlp', 'mlp')),
         *(
@@ -316,17 +324,7 @@ def _ablations() -> list[Cell]:
             for axis, (option, values) in SWEEPS.items()
             for value in values
         ),
-        *(
-            _cell(
-                'ablations',
-                network,
-                'cifar100',
-                'cds_feature',
-                teacher=_trained('resnet50', 'cifar100'),
-                **({'paper': 82.26, 'source': SECTION_5_3} if network == 'resnet50' else {}),
-            )
-            for network in ('resnet18', 'resnet50')
-        ),
+        _beyond('sweeps', 'resnet18', 'cifar100', 'cds_feature', teacher=_trained('resnet50', 'cifar100')),
     ]
 
 
@@ -354,7 +352,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             'table7',
             ('resnet18', 'resnet34', 'resnet50'),
             'in1k',
-            ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd', 'cc', 'okd', 'sskd'),
+            ('kd', 'at', 'rkd', 'sp', 'crd'),
         ),
     ),
     'table8': (
@@ -364,7 +362,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             for dataset in ('cifar100', 'cifar10')
             for found in _distill(
                 'table8',
-                CIFAR_NETWORKS,
+                (*CIFAR_NETWORKS, *STUDENTS_ONLY),
                 dataset,
                 ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd'),
             )
@@ -373,24 +371,14 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     'table9': ('Against contrastive pre-training', _table9()),
     'figure2': ('Semi-supervised training', _figure2()),
     'figure3': ('Number of heads', _figure3()),
-    'figure4': (
-        'Training curves',
-        [
-            _cell(
-                'figure4',
-                'resnet50',
-                'cifar100',
-                method,
-                source='a curve, no number; tools/plot_curves.py draws it',
-            )
-            for method in ('plain', 'cds')
-        ],
-    ),
+    'figure4': ('Training curves', [_cell('figure4', 'resnet18', 'cifar100', method) for method in ('plain', 'cds')]),
     'figure5': (
         'Calibration',
-        [_cell('figure5', 'resnet50', 'cifar100', method, options=CALIBRATED) for method in ('plain', 'cds')],
+        [_cell('figure5', 'resnet18', 'cifar100', method, options=CALIBRATED) for method in ('plain', 'cds')],
     ),
-    'ablations': ('Ablations of Sections 5.3 and 5.4', _ablations()),
+    'ablations': ('Feature distillation (Section 5.3) and placement of the heads (Section 5.4)', _ablations()),
+    'networks': ('Not in the paper: further networks and methods', _networks()),
+    'sweeps': ('Not in the paper: loss, heads, weight and temperature', _sweeps()),
 }
 
 
@@ -398,7 +386,7 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     """Return the cells of a table.
 
     Args:
-        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``.
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``, ``networks``, ``sweeps``.
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
             setting occurs once, without the paper's numbers; the tables of deep supervision and distillation and
             Figures 4 and 5 get rows for cross-entropy on both views; Figure 3 and the ablations are without teachers.

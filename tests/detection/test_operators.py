@@ -254,7 +254,9 @@ def test_focal_loss_is_its_closed_form_and_has_its_derivative(gamma):
         for k in range(4):
             p = 1 / (1 + math.exp(-float(logits.detach()[i, k])))
             loss = -0.25 * (1 - p) ** gamma * math.log(p) if target[i] == k else -0.75 * p**gamma * math.log(1 - p)
-            assert float(found.detach()[i, k]) == pytest.approx(loss * (float(weight[target[i]]) if target[i] < 4 else 1.0))
+            assert float(found.detach()[i, k]) == pytest.approx(
+                loss * (float(weight[target[i]]) if target[i] < 4 else 1.0)
+            )
     assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, target, gamma, 0.25, weight, 'none').sum(), logits)
 
 

@@ -14,12 +14,12 @@ import torch
 from conftest import ONE_STEP, build_on_meta
 
 from mmcds.core.errors import ConfigError
-from mmcds.evaluation.sweep import RESULT, Run, execute
+from mmcds.evaluation.sweep import RESULT, Run, execute, final_losses
 from mmcds.heads import SepConv
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import read
-from mmcds.paper.report import run_folder
-from mmcds.paper.tables import BASELINES, DEEP, FINE_GRAINED, UNKNOWN
+from mmcds.paper.report import run_folder, to_texts
+from mmcds.paper.tables import BASELINES, BEYOND, DEEP, FINE_GRAINED, MINI_SOURCE, NO_NUMBER
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_VIEW = (*DEEP[:4], 'semi_plain', 'plain_autoaug', 'supcon', 'byol', 'byol_dsn')
@@ -63,16 +63,14 @@ def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
 
 def test_a_number_of_the_paper_has_a_source_and_a_cell_without_one_says_so():
     for scale, each in ALL:
-        assert each.source, each.name
-        if scale == 'paper' and each.table not in ('figure4',):
-            assert (each.paper is None) == (each.source == UNKNOWN), each.name
-        if scale == 'mini':
-            assert each.paper is None
-    known = {each.name: each.paper for _, each in ALL if each.paper is not None}
-    assert known['table3/resnet18_in1k/dhm'] == 71.29
-    assert known['table8/resnet50_cifar100/cds_distill'] == 83.53
-    assert 'table2/resnet50_cifar10/plain' not in known
-    assert cell('table3/resnet18_in1k/dks').paper_top5 == 89.20
+        assert bool(each.paper) == (each.source not in (NO_NUMBER, BEYOND, MINI_SOURCE)), each.name
+        if scale == 'mini' or each.table in ('networks', 'sweeps'):
+            assert not each.paper, each.name
+        elif each.table not in ('figure2', 'figure3'):
+            assert each.number is not None, each.name
+    assert cell('table3/resnet18_in1k/dks').paper == {'top1': 71.32, 'top5': 89.20}
+    assert cell('table9/resnet50_in1k/cds_distill-Ours2').paper == {'top1': 78.7}
+    assert cell('figure5/resnet18_cifar100/cds').paper == {'top1': 80.84, 'ece': 5.27}
 
 
 @pytest.mark.parametrize('dataset, leaf', [('cifar100', 'resnet18_cifar100'), ('in1k', 'resnet50_in1k')])
@@ -124,9 +122,9 @@ def test_fine_grained_cells_differ_in_method_and_start_only_and_classify_all_cla
 
 
 def test_taps_count_from_the_last_stage_and_branches_need_residual_blocks():
-    shallow = compose(cell('table1/shufflenet_v1_cifar100/cds')).model.supervisions.cds
+    shallow = compose(cell('networks/shufflenet_v1_cifar100/cds')).model.supervisions.cds
     assert tuple(shallow.taps) == (0, 1, 2)
-    mobile = compose(cell('table1/mobilenet_v2_cifar100/dks')).model.supervisions.dks
+    mobile = compose(cell('networks/mobilenet_v2_cifar100/dks')).model.supervisions.dks
     assert (tuple(mobile.taps), mobile.trunk) == ((2, 4), 'sepconv')
     assert compose(cell('table1/seresnet50_cifar100/dks')).model.supervisions.dks.trunk == 'branch'
 
@@ -207,11 +205,11 @@ def test_the_number_of_heads_is_that_of_the_teacher_too(scale):
 def test_every_ablation_changes_one_thing():
     official = dict(taps=(0, 1, 2, 3), loss='SupConLoss', temperature=0.07, weight=0.1, linear=0)
     changes = {
-        'official': {},
         'uniform taps': dict(taps=('relu', 1, 3)),
         'downsampling taps': dict(taps=(0, 1, 2)),
         'shallow taps': dict(taps=('relu', 0, 1)),
         'deep taps': dict(taps=(1, 2, 3)),
+        'official': {},
         'SimCLR': dict(loss='NTXentLoss'),
         'sepconv+mlp heads': dict(linear=8),
         'mlp heads': dict(linear=8),
@@ -219,7 +217,7 @@ def test_every_ablation_changes_one_thing():
         **{f'temperature {value:g}': dict(temperature=value) for value in (0.03, 0.1, 0.2, 0.5)},
     }
     for scale in ('paper', 'mini'):
-        found = [each for each in cells('ablations', scale) if each.method == 'cds']
+        found = [each for table in ('ablations', 'sweeps') for each in cells(table, scale) if each.method == 'cds']
         assert [each.setting for each in found] == list(changes)
         for each in found:
             supervision = built(each).supervisions.cds
@@ -235,12 +233,12 @@ def test_every_ablation_changes_one_thing():
             assert convolutions == (each.setting != 'mlp heads')
             axes = {'lambda': supervision.loss.loss_weight, 'temperature': supervision.loss.temperature}
             assert dict(each.swept) == {axis: axes[axis] for axis in each.swept}
-    assert {each.method for each in cells('ablations', 'mini')} == {'cds'}
+    assert {each.method for table in ('ablations', 'sweeps') for each in cells(table, 'mini')} == {'cds'}
 
 
 def test_feature_distillation_stands_beside_cds():
-    found = [each for each in cells('ablations') if each.method == 'cds_feature']
-    assert [(each.network, each.paper) for each in found] == [('resnet18', None), ('resnet50', 82.26)]
+    found = [each for table in ('sweeps', 'ablations') for each in cells(table) if each.method == 'cds_feature']
+    assert [(each.network, each.number) for each in found] == [('resnet18', None), ('resnet50', 82.26)]
     for each in found:
         model = built(each)
         assert set(model.supervisions) == {'cds', 'feature', 'logit'}
@@ -319,11 +317,31 @@ def test_calibration_gets_columns_where_it_was_measured(tmp_path):
         file.write_text(json.dumps(record))
     markdown, table, _ = write_report('Figure 5', collect([plain, cds], tmp_path), tmp_path, 'figure5')
     header, _, first, second = (line.strip('| ').split(' | ') for line in markdown.read_text().splitlines()[2:6])
-    measured = ['6.00 ± 1.41', '4.00 ± 0.00', '0.125 ± 0.000', '1.500 ± 0.000']
-    assert header[9:13] == ['ECE (%)', 'adaptive ECE (%)', 'class-wise ECE (%)', 'NLL (nats)']
-    assert second[9:13] == measured
-    assert first[9:13] == [''] * 4
-    assert list(csv.DictReader(table.open()))[1]['ece'] == '0.050000 0.070000'
+    measured = ['5.27', '6.00 ± 1.41', '4.00 ± 0.00', '0.125 ± 0.000', '1.500 ± 0.000']
+    assert header[9:14] == ['ECE (%), paper', 'ECE (%)', 'adaptive ECE (%)', 'class-wise ECE (%)', 'NLL (nats)']
+    assert second[9:14] == measured
+    assert first[9:14] == ['11.92', '', '', '', '']
+    written = list(csv.DictReader(table.open()))[1]
+    assert (written['ece_paper'], written['ece']) == ('5.27', '5.0000 7.0000')
+
+
+def test_every_metric_of_the_paper_is_compared(tmp_path):
+    found = cells('table4')
+    write_result(tmp_path, found[0], 0, 37.0, 37.5)
+    file = run_folder(tmp_path, found[0], 0) / RESULT
+    parts = {f'coco/bbox_mAP_{size}': value for size, value in (('s', 0.21), ('m', 0.4), ('l', 0.48))}
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'metrics': parts}))
+    header, texts = to_texts(collect(found, tmp_path))
+    row = dict(zip(header, texts[0], strict=True))
+    assert (row['paper'], row['last'], row['difference']) == ('37.40', '37.00', '-0.40')
+    assert [row[f'AP_{size}, paper'] for size in 'SML'] == ['21.2', '41.0', '48.1']
+    assert [row[f'AP_{size}'] for size in 'SML'] == ['21.0', '40.0', '48.0']
+
+
+def test_the_cross_entropy_of_a_converged_training_is_that_of_its_last_fifteenth():
+    logged = [{'loss_ce': float(300 - epoch), 'epoch': epoch} for epoch in range(1, 301)]
+    assert final_losses([*logged[:20], {'loss': 3.0}, *logged[20:]]) == {'train/loss_ce': sum(range(20)) / 20}
+    assert final_losses([{'loss': 1.0}]) == {}
 
 
 def test_a_training_of_figure_5_leaves_calibration_where_it_is_collected(tool, tmp_path):
@@ -353,7 +371,7 @@ def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
         save(figure, out, **options)
 
     monkeypatch.setattr(Figure, 'savefig', listen)
-    swept = {each.setting: each for each in cells('ablations', 'mini')}
+    swept = {each.setting: each for table in ('ablations', 'sweeps') for each in cells(table, 'mini')}
     for name, values in {
         'official': (80, 82),
         'lambda 1': (70,),
@@ -367,8 +385,8 @@ def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
     line = drawn['ablations-lambda.png'].containers[0]
     assert line[0].get_xydata().tolist() == [[0.01, 78], [0.1, 81], [1, 70]]
     assert [text.get_text() for text in drawn['ablations.png'].get_yticklabels()] == [
-        'CDS official',
         'CDS deep taps',
+        'CDS official',
     ]
     (heads,) = (each for each in cells('figure3', 'mini') if each.setting == '2 heads')
     write_result(tmp_path, heads, 0, 50, 60)
@@ -510,10 +528,10 @@ def test_equal_cells_are_trained_once_and_an_unequal_run_is_not_continued(tool, 
     assert trained[-1][0] == 'table1/mini_fashion/cds'
     # a link whose run was deleted, and a folder left by a command that was killed, become runs of their own
     shutil.rmtree(tmp_path / 'moved' / twins[0])
-    (tmp_path / 'moved/ablations/mini_fashion/cds-official/seed_0').mkdir(parents=True)
+    (tmp_path / 'moved/sweeps/mini_fashion/cds-official/seed_0').mkdir(parents=True)
     trained.clear()
-    module.main(['run', heads[0], 'ablations/mini_fashion/cds-official', *out])
-    assert [label for label, _ in trained] == [heads[0], 'ablations/mini_fashion/cds-official']
+    module.main(['run', heads[0], 'sweeps/mini_fashion/cds-official', *out])
+    assert [label for label, _ in trained] == [heads[0], 'sweeps/mini_fashion/cds-official']
     # and other settings are refused; what was asked for first stays
     before = (tmp_path / 'moved' / twins[1] / 'seed_0' / 'cell.txt').read_text()
     with pytest.raises(ConfigError, match=r"holds a run with another config: it has '.*0\.1.*' where '.*0\.7.*' is"):
@@ -564,14 +582,14 @@ def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_
     module = tool('paper')
     monkeypatch.setattr(module, 'execute', fake)
     asked = [
-        'table9/resnet50_in1k/supcon-batch_512_350_epochs',
-        'table9/resnet50_in1k/byol_dsn-1000_and_80_epochs',
+        'table9/resnet50_in1k/supcon-SupCon2',
+        'table9/resnet50_in1k/byol_dsn-BYOL+DSN',
         'table4/resnet50_coco/dks-RetinaNet',
     ]
     module.main(['run', *asked, '--seeds', '0', '--out', str(tmp_path)])
     encoder, byol, backbone, *_ = seen
     assert (encoder, byol) == (
-        'table9/resnet50_in1k/supcon_encoder-batch_512_350_epochs',
+        'table9/resnet50_in1k/supcon_encoder-SupCon2',
         'table9/resnet50_in1k/byol_pretrain-1000_epochs',
     )
     assert backbone == 'table3/resnet50_in1k/dks'
@@ -580,7 +598,7 @@ def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_
     assert seen[asked[1]][0].model.supervisions.dsn.type == 'DSNSupervision'
     assert seen[asked[2]][0].model.backbone.init_cfg.checkpoint == f'{tmp_path}/{backbone}/seed_0/last.pth'
     assert [name for name, (_, validated) in seen.items() if not validated] == [byol]
-    large = compose(cell('table9/resnet50_in1k/supcon-batch_6144_100_epochs').start)
+    large = compose(cell('table9/resnet50_in1k/supcon-SupCon3').start)
     assert (large.train_cfg.max_epochs, large.param_scheduler[1].end) == (100, 100)
     assert large.optim_wrapper.optimizer.lr == pytest.approx(7.2)
 
