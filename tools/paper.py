@@ -6,6 +6,7 @@ python tools/paper.py list table3                        its cells, the paper's 
 python tools/paper.py show table1/resnet18_cifar100/cds  the whole config of a cell
 python tools/paper.py run table1 --scale mini --seeds 0 1 2 --jobs 2
 python tools/paper.py collect table1 --scale mini        Markdown, CSV and plot, from what has ended
+python tools/paper.py claims                             what the paper says of its numbers, and what they give
 
 Runs that have ended are not repeated and stopped ones go on, so a command can be stopped, and given again with more
 seeds or cells. Cells of equal configs, such as plain training in Tables 1 and 8, are trained once: the folder of the
@@ -29,6 +30,7 @@ from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.claims import REMARKS, claims
 from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, finetuned, seed_options
 from mmcds.paper.report import run_folder, to_texts
 
@@ -38,23 +40,34 @@ def list_cells(args: Namespace) -> None:
     if args.table is None:
         rows = []
         for name, (title, found) in TABLES.items():
-            known = sum(each.paper is not None for each in found)
+            known = sum(len(each.paper) for each in found)
             runs = sum(not why_not(each) for each in found)
             rows.append((name, title, str(len(found)), str(runs), str(known)))
-        print_table('the paper', ('table', 'what', 'cells', 'run by this build', "with the paper's number"), rows)
+        print_table('the paper', ('table', 'what', 'cells', 'run by this build', 'numbers of the paper'), rows)
         return
     rows = [
         (
             each.name,
             NETWORKS[each.network].title,
             METHODS[each.method].title,
-            '' if each.paper is None else f'{each.paper:.2f}',
+            ' / '.join(f'{value:g}' for value in each.paper.values()),
             each.source,
             (why_not(each) and f'no: {why_not(each)}') or 'yes',
         )
         for each in cells(args.table, args.scale)
     ]
     print_table(TABLES[args.table][0], ('cell', 'network', 'method', 'paper', 'source', 'runs'), rows)
+
+
+def print_claims() -> None:
+    """Print the paper's statements about its own numbers beside what the numbers give."""
+    rows = [
+        (each.where, each.text, each.stated, f'{each.computed:.3f}', '' if each.agrees else 'differs', each.note)
+        for each in claims()
+    ]
+    print_table('the paper on its own numbers', ('where', 'statement', 'stated', 'computed', '', 'note'), rows)
+    for remark in REMARKS:
+        print(remark)
 
 
 def chosen(names: Sequence[str], scale: str) -> list[Cell]:
@@ -163,7 +176,10 @@ def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
         title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
     rows = collect(found, args.out)
     print_table(title, *to_texts(rows))
-    for path in write_report(title, rows, args.write or args.out, table):
+    remarks = [str(each) for each in claims() if each.table == table and not each.agrees and args.scale == 'paper']
+    for remark in remarks:
+        print(remark)
+    for path in write_report(title, rows, args.write or args.out, table, remarks):
         print(path)
 
 
@@ -194,12 +210,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     gathering = commands.add_parser('collect', parents=[common], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
+    commands.add_parser('claims', parents=[common], help="the paper's statements about its numbers, computed")
     args = parser.parse_args(argv)
     args.out = args.out or str(Path('work_dirs', 'paper', args.scale))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
     if args.command == 'list':
         list_cells(args)
+    elif args.command == 'claims':
+        print_claims()
     elif args.command == 'show':
         print(compose(cell(args.cell, args.scale)).pretty_text)
     elif args.command == 'run':

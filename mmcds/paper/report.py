@@ -137,8 +137,8 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
     return rows
 
 
-def to_markdown(title: str, rows: Sequence[Row]) -> str:
-    """Return a table with the columns of :func:`to_texts`; accuracies in percent."""
+def to_markdown(title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
+    """Return a table with the columns of :func:`to_texts`, accuracies in percent, and remarks below it."""
     header, texts = to_texts(rows)
     lines = [
         f'### {title}',
@@ -147,11 +147,14 @@ def to_markdown(title: str, rows: Sequence[Row]) -> str:
         '',
         'Top-1 accuracy (detectors: AP) in percent, mean ± sample standard deviation over runs; the difference is '
         'last - paper.',
+        *(f'\n- {remark}' for remark in remarks),
     ]
     return '\n'.join(lines) + '\n'
 
 
-def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str) -> list[Path]:
+def write_report(
+    title: str, rows: Sequence[Row], folder: str | Path, stem: str, remarks: Sequence[str] = ()
+) -> list[Path]:
     """Write ``stem.md``, ``stem.csv`` and, if there is anything to draw, plots.
 
     Cells that lie on an axis (``Cell.swept``) are drawn over it, in a plot of its own; all others, and those that
@@ -163,7 +166,7 @@ def write_report(title: str, rows: Sequence[Row], folder: str | Path, stem: str)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     markdown, table = folder / f'{stem}.md', folder / f'{stem}.csv'
-    markdown.write_text(to_markdown(title, rows))
+    markdown.write_text(to_markdown(title, rows, remarks))
     with table.open('w', newline='') as stream:
         writer = csv.writer(stream)
         beside = [text for name in BESIDE for text in (f'{name}_paper', name) if name in METRICS or text == name]
