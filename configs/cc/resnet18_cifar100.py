@@ -1,4 +1,4 @@
-"""CC, ResNet-50 to ResNet-18, CIFAR-100 (Table 8 of the paper).
+"""CC, ResNet-50 to ResNet-18, CIFAR-100 (not in the paper).
 
 Correlations between the images of a batch follow the teacher's.
 First the teacher: python tools/train.py configs/cds/resnet50_cifar100.py

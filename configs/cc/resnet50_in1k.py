@@ -1,4 +1,4 @@
-"""CC, ResNet-50 to ResNet-50, ImageNet-1k (Table 7 of the paper).
+"""CC, ResNet-50 to ResNet-50, ImageNet-1k (in Table 7 for ResNet-18 alone).
 
 Correlations between the images of a batch follow the teacher's.
 First the teacher: python tools/train.py configs/cds/resnet50_in1k.py

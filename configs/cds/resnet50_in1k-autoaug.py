@@ -1,4 +1,4 @@
-"""CDS with AutoAugment, ResNet-50, ImageNet-1k, 90 epochs (Table 9 of the paper).
+"""CDS with AutoAugment, ResNet-50, ImageNet-1k, 90 epochs (not in the paper; for 350 it is Ours3 of Table 9).
 
 Ours: not run yet. Command: python tools/train.py configs/cds/resnet50_in1k-autoaug.py
 For 350 epochs: --cfg-options train_cfg.max_epochs=350 param_scheduler.0.milestones=[117,233]; steps scaled, ours.

@@ -1,4 +1,4 @@
-"""FitNet, ResNet-50 to ResNet-50, ImageNet-1k (Table 7 of the paper).
+"""FitNet, ResNet-50 to ResNet-50, ImageNet-1k (not in the paper).
 
 The second stage predicts the teacher's.
 First the teacher: python tools/train.py configs/cds/resnet50_in1k.py

@@ -1,4 +1,4 @@
-"""ONE, ResNet-18, CIFAR-100 (Table 8 of the paper).
+"""ONE, ResNet-18, CIFAR-100 (not in the paper).
 
 Three copies of the last stage, taught by their own mixture; no teacher. "OKD" in the paper's tables.
 Ours: not run yet. Command: python tools/train.py configs/one/resnet18_cifar100.py

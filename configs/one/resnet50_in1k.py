@@ -1,4 +1,4 @@
-"""ONE, ResNet-50, ImageNet-1k (Table 7 of the paper).
+"""ONE, ResNet-50, ImageNet-1k (in Table 7 for ResNet-18 alone).
 
 Three copies of the last stage, taught by their own mixture; no teacher. "OKD" in the paper's tables.
 Ours: not run yet. Command: python tools/train.py configs/one/resnet50_in1k.py

@@ -1,4 +1,4 @@
-"""SSKD, ResNet-50 to ResNet-18, CIFAR-100 (Table 8 of the paper).
+"""SSKD, ResNet-50 to ResNet-18, CIFAR-100 (not in the paper).
 
 Logits and similarities of rotated images follow the teacher's.
 First the teacher: python tools/train.py configs/sskd/resnet18_cifar100-teacher.py

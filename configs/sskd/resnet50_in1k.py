@@ -1,4 +1,4 @@
-"""SSKD, ResNet-50 to ResNet-50, ImageNet-1k (Table 7 of the paper).
+"""SSKD, ResNet-50 to ResNet-50, ImageNet-1k (in Table 7 for ResNet-18 alone).
 
 Logits and similarities of rotated images follow the teacher's.
 First the teacher: python tools/train.py configs/sskd/resnet50_in1k-teacher.py

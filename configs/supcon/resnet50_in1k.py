@@ -6,7 +6,7 @@ Ours: not run yet. Command: tools/dist_train.sh configs/supcon/resnet50_in1k.py 
 At 6,144 images: --cfg-options train_dataloader.batch_size=768 optim_wrapper.optimizer.lr=7.2, and 8 large GPUs, or
 fewer images on more GPUs: the gather makes one batch of them.
 Temperature 0.1, width 128 and LARS from SupCon's paper as far as remembered; learning rate and schedule are those of
-MMPretrain's SimCLR (4.8 at 4,096 images), because SupCon's are not in our documents.
+MMPretrain's SimCLR (4.8 at 4,096 images), because the paper states none of SupCon's.
 """
 
 _base_ = [

@@ -87,8 +87,9 @@ class DKSSupervision(AuxiliarySupervision):
     with p_k detached. Equation 3 of the CDS paper writes a part of it only, the network's own classifier teaching
     the others; that is ``direction='top-down'``. All weights and the temperature are 1 in the released code,
     which has layouts for WRN-28-10 and no training script for ImageNet. The branches here are those of DHM's
-    code, whose layout for wide ResNets is the same; where the networks of the CDS paper are concerned, neither
-    was released, so they are an assumption.
+    code, whose layout for wide ResNets is the same. DHM's code has layouts for the ImageNet ResNet-18, 34, 50,
+    101 and 152, and ours equal those of 18 and 50; for the paper's networks on CIFAR none was released, so those
+    are an assumption.
 
     Args:
         taps: Stages with a classifier.
