@@ -12,39 +12,45 @@ from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import TeacherSupervision
 
-#: Squared distances below this count as 0.
+#: Squared distance of two rows that are one point, as in the authors' code.
 TINY = 1e-12
 
 
-def _squared_distances(products: Tensor) -> Tensor:
-    squares = products.diagonal()
-    distances = squares[:, None] + squares[None] - 2 * products
-    return distances.masked_fill(torch.eye(len(products), dtype=torch.bool, device=products.device), 0)
+def _products(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inner products of centred rows and squared distances, both (N, N), float64.
+
+    Distances are differences of inner products: in float32 those of close rows would be rounding and little else.
+    """
+    rows = rows.double()
+    rows = rows - rows.mean(0)
+    products = rows @ rows.T
+    lengths = products.diagonal()
+    squares = lengths[:, None] + lengths[None] - 2 * products
+    rounding = 1e-14 * lengths.detach().amax()  # what two equal rows may give
+    return products, squares.masked_fill(squares <= rounding, 0)
 
 
 def distances(rows: Tensor) -> Tensor:
-    """Return the Euclidean distances between rows (N, D), divided by the mean of those that are not 0. (N, N).
+    """Return the Euclidean distances between rows (N, D), divided by their mean over all pairs. (N, N).
 
-    If all rows are equal there is nothing to divide by, and all distances are 0.
+    Equal rows count as 1e-6 apart, without a gradient, as in the authors' code; a row and itself are 0 apart.
     """
-    squares = _squared_distances(rows @ rows.T)
-    apart = squares > TINY
-    found = torch.where(apart, squares, 1).sqrt() * apart
-    return found / (found.sum() / apart.sum().clamp(min=1)).clamp(min=TINY)
+    squares = _products(rows)[1]
+    pairs = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    found = squares.clamp(min=TINY).sqrt() * pairs
+    return (found / (found.sum() / pairs.sum().clamp(min=1)).clamp(min=TINY)).to(rows.dtype)
 
 
 def angles(rows: Tensor) -> Tensor:
-    """Cosine of the angle at row i between rows j and k of (N, D); 0 where two of them are one point. (N, N, N).
+    """Return the cosine of the angle at row i between rows j and k of (N, D); 0 where two are one point. (N, N, N).
 
     From inner products, so that memory holds N^3 numbers and not N^2 D.
     """
-    rows = rows - rows.mean(0)  # the same angles, fewer digits lost
-    products = rows @ rows.T
-    squares = _squared_distances(products)
+    products, squares = _products(rows)
     apart = squares > TINY
     inverse = torch.where(apart, squares, 1).rsqrt() * apart
     inner = products[None] - products[:, :, None] - products[:, None] + products.diagonal()[:, None, None]
-    return inner * inverse[:, :, None] * inverse[:, None]
+    return (inner * inverse[:, :, None] * inverse[:, None]).to(rows.dtype)
 
 
 @exact

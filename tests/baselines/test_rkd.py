@@ -68,6 +68,27 @@ def test_angles_far_from_the_origin_keep_their_digits():
     assert_close(angles(rows + 100), angles(rows), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize('function', [distance_loss, angle_loss])
+def test_gradients_of_tight_clusters_keep_their_digits_in_float32(function):
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 16, generator=generator).repeat_interleave(8, 0)
+    student = centres + 1e-3 * torch.randn(32, 16, generator=generator)
+    teacher = torch.randn(32, 16, generator=generator)
+
+    def gradient(rows):
+        rows = rows.clone().requires_grad_()
+        return torch.autograd.grad(function(rows, teacher.to(rows.dtype)), rows)[0].double()
+
+    exact = gradient(student.double())
+    assert (gradient(student) - exact).norm() / exact.norm() < 2e-6
+
+
+def test_two_equal_rows_are_a_millionth_apart_and_count_in_the_mean():
+    rows = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+    mean = (1e-6 + 1 + 1) / 3
+    assert_close(distances(rows)[0], torch.tensor([0, 1e-6 / mean, 1 / mean], dtype=torch.float64))
+
+
 def test_supervision_weighs_both_and_leaves_out_what_has_no_weight():
     found = outputs()
     supervision = RKDSupervision(distance_weight=2.0, angle_weight=3.0)
