@@ -157,7 +157,7 @@ def test_recipe_is_the_one_of_paper_and_released_code(name, epochs, batch, lr, d
 def test_a_finetuned_classifier_starts_from_the_backbone_or_not_at_all(
     tool, tmp_path, data_root, narrow_start, monkeypatch
 ):
-    leaf = Path('configs/plain/resnet50_cars-finetune.py')
+    leaf = Path('configs/plain/resnet50_cub200-finetune.py')
     arguments = [str(small(leaf, tmp_path)), '--work-dir', str(tmp_path / 'run'), '--data-root', str(data_root)]
     state = torch.load(narrow_start)['state_dict']
     still = [*SMALL, 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0']
