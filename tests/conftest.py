@@ -124,6 +124,16 @@ def data_root(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope='session')
+def data(tmp_path_factory) -> Path:
+    """Replicas with enough images of every class for some of them to lose their label."""
+    root = tmp_path_factory.mktemp('data')
+    replicas.write_cifar10(root / 'cifar10')
+    replicas.write_cifar100(root / 'cifar100', train=300)
+    replicas.write_imagenet(root / 'imagenet')
+    return root
+
+
 @pytest.fixture
 def any_checksum(monkeypatch):
     """MMPretrain compares CIFAR files with the checksums of the real ones; a replica has others."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import replicas
 import torch
 from conftest import ONE_STEP, check_accuracy
 from mmengine.config import Config
@@ -24,16 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SEMI = sorted(path.name for path in (ROOT / 'configs/semi').glob('*.py'))
 DISTILL = sorted(path.name for path in (ROOT / 'configs/distill').glob('*.py'))
 FASHION = ROOT / 'configs/distill/resnet18w8s_fashion.py'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    """Replicas with enough images of every class for some of them to lose their label."""
-    root = tmp_path_factory.mktemp('data')
-    replicas.write_cifar10(root / 'cifar10')
-    replicas.write_cifar100(root / 'cifar100', train=300)
-    replicas.write_imagenet(root / 'imagenet')
-    return root
 
 
 @pytest.fixture(scope='module')

@@ -22,8 +22,8 @@ class Registry:
             exist is left out.
 
     Attributes:
-        fallback: Builds what this table does not hold; the adapter of a library puts its own builder here, so that
-            our configs may name its classes too.
+        fallback: Builds what this table does not hold, or returns None; the adapter of a library puts its own builder
+            here, so that our configs may name its classes too.
     """
 
     def __init__(self, name: str, packages: Sequence[str] = ()) -> None:
@@ -84,11 +84,9 @@ class Registry:
         if cls is not None:
             return cls(**arguments)
         if self.fallback is not None:
-            try:
-                return self.fallback(dict(config))
-            except KeyError as error:
-                if f'{kind} is not in the' not in str(error):  # the words of MMEngine's registries
-                    raise
+            found = self.fallback(dict(config))
+            if found is not None:
+                return found
         near = difflib.get_close_matches(kind, self._classes, n=3, cutoff=0.4) or sorted(self._classes)[:3]
         raise ConfigError(
             f'{self.name}: there is no {kind!r}; similar names: {", ".join(near)}. Correct the name, or import the '

@@ -24,12 +24,11 @@ class Run:
     """One training of a comparison.
 
     Attributes:
-        label: What is compared; runs of the same label and ``x`` are repetitions.
+        label: What is compared; runs of the same label are repetitions.
         config: Config file or ``mmcds::`` path.
         seed: Seed of the run.
         work_dir: Its folder.
         options: ``KEY=VALUE`` overrides of the config.
-        x: Position on the horizontal axis of a plot, if there is one.
         validated: Whether it has a validation, whose metrics are its result; self-supervised training has none.
     """
 
@@ -38,7 +37,6 @@ class Run:
     seed: int
     work_dir: Path
     options: tuple[str, ...] = ()
-    x: float | None = None
     validated: bool = True
 
     def command(self) -> list[str]:
@@ -62,7 +60,7 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
     config = Path(run.config)
     if config.parent == run.work_dir:  # so that a folder can be moved with what it holds
         config = Path(config.name)
-    record: dict = dict(label=run.label, x=run.x, seed=run.seed, config=str(config), options=list(run.options))
+    record: dict = dict(label=run.label, seed=run.seed, config=str(config), options=list(run.options))
     if file.is_file():
         found = json.loads(file.read_text())
         before = {key: found[key] for key in record}

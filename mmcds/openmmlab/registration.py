@@ -98,7 +98,13 @@ def register() -> None:
 
         import_module('mmcds.registry')
         MODELS.mirror(lambda cls: THEIRS.register_module(module=cls))
-        MODELS.fallback = THEIRS.build
+
+        def build_theirs(config: dict) -> object | None:
+            with THEIRS.switch_scope_and_registry(config.get('_scope_')) as registry:
+                known = registry.get(config['type']) is not None
+            return THEIRS.build(config) if known else None
+
+        MODELS.fallback = build_theirs
         for module in _MODULES:
             import_module(f'mmcds.{module}')
     folder = resources()

@@ -1,16 +1,15 @@
 """What the paper's text says of its own numbers, computed from them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mmcds.paper.numbers import NUMBERS
+from mmcds.paper.tables import BASELINES, DEEP, DETECTORS
 
 Values = dict[str, float]
-#: Methods of a table that are compared with the paper's own, by what the table is about.
-KD_METHODS = ('kd', 'fitnet', 'at', 'rkd', 'sp', 'crd')
-QUOTED_METHODS = ('cc', 'okd', 'sskd')
-DEEP_METHODS = ('dsn', 'dks', 'dhm')
+#: Forms of deep supervision that the paper compares its own with.
+OTHERS = [method for method in DEEP if method not in ('plain', 'cds')]
 
 
 class Claim(NamedTuple):
@@ -68,22 +67,15 @@ def mean(found: Mapping[str, float]) -> float:
     return sum(found.values()) / len(found)
 
 
-def gain(table: str, own: str, dataset: str | None = None, metric: str = 'top1') -> float:
+def gain(table: str, own: str, dataset: str | None = None) -> float:
     """Return the mean of the paper's method minus that of plain training."""
-    return mean(values(table, own, dataset, metric)) - mean(values(table, 'plain', dataset, metric))
+    return mean(values(table, own, dataset)) - mean(values(table, 'plain', dataset))
 
 
-def lead(
-    table: str,
-    own: str,
-    methods: tuple[str, ...],
-    dataset: str | None = None,
-    metric: str = 'top1',
-    rows: bool = False,
-) -> float:
-    """Return the mean lead over the best other method: the best by its mean, or in every row anew."""
+def lead(table: str, own: str, methods: Iterable[str], dataset: str | None = None, rows: bool = False) -> float:
+    """Return the mean lead over the best other method: the best by its mean over all rows, or in every row anew."""
     ours = values(table, own, dataset)
-    others = [found for method in methods for found in [values(table, method, dataset)] if found]
+    others = [values(table, method, dataset) for method in methods]
     if rows:
         best = {row: max(found[row] for found in others if row in found) for row in ours}
         return mean(ours) - mean(best)
@@ -113,19 +105,18 @@ def _compared() -> float:
     )
 
 
-def _imagenet(method: str) -> float:
-    return one('table7', 'resnet18', 'in1k', method, '')
-
-
 def claims() -> list[Claim]:
     """Return every statement of the text that its numbers can be asked about, in the order of the paper."""
     detectors = ('resnet50', 'coco')
-    both: Callable[[str], float] = lambda data: (gain('table5', 'cds', data) + gain('table6', 'cds', data)) / 2  # noqa: E731
+    resnet18 = {
+        method: found
+        for (table, network, _, method, _), numbers in NUMBERS.items()
+        if (table, network) == ('table7', 'resnet18')
+        for found in [numbers['top1']]
+        if found is not None
+    }
     dsn, plain, cds = (
-        {
-            detector: one('table4', *detectors, method, detector, metric='ap_l')
-            for detector in ('Faster R-CNN', 'RetinaNet')
-        }
+        {detector: one('table4', *detectors, method, detector, metric='ap_l') for detector in DETECTORS}
         for method in ('dsn', 'plain', 'cds')
     )
     fine = ('cub200', '3.80'), ('cars', '2.43'), ('flowers', '1.73'), ('dogs', '4.77'), ('aircraft', '2.25')
@@ -135,21 +126,21 @@ def claims() -> list[Claim]:
             'Section 1',
             'ResNet-18, ImageNet: lead over the second-best KD method',
             '2.16',
-            _imagenet('cds_distill') - max(_imagenet(method) for method in ('kd', 'at', 'rkd', 'sp', 'crd', 'sskd')),
-            f'{_imagenet("cds_distill") - _imagenet("crd"):.2f} over CRD; leaves out SSKD',
+            resnet18['cds_distill'] - max(resnet18[method] for method in BASELINES if method in resnet18),
+            f'{resnet18["cds_distill"] - resnet18["crd"]:.2f} over CRD; leaves out SSKD',
         ),
         Claim('Section 4.2', 'Table 1: mean gain', '3.44', gain('table1', 'cds')),
         Claim(
             'Section 4.2',
             'Table 1: mean lead over the second best',
             '1.05',
-            lead('table1', 'cds', DEEP_METHODS),
-            f'{lead("table1", "cds", DEEP_METHODS, rows=True):.2f} over the second best of every row',
+            lead('table1', 'cds', OTHERS),
+            f'{lead("table1", "cds", OTHERS, rows=True):.2f} over the second best of every row',
         ),
         Claim('Section 4.2', 'Table 2: mean gain', '1.70', gain('table2', 'cds')),
-        Claim('Section 4.2', 'Table 2: mean lead over the second best', '0.90', lead('table2', 'cds', DEEP_METHODS)),
+        Claim('Section 4.2', 'Table 2: mean lead over the second best', '0.90', lead('table2', 'cds', OTHERS)),
         Claim('Section 4.2', 'Table 3: mean gain', '3.20', gain('table3', 'cds')),
-        Claim('Section 4.2', 'Table 3: mean lead over the second best', '1.83', lead('table3', 'cds', DEEP_METHODS)),
+        Claim('Section 4.2', 'Table 3: mean lead over the second best', '1.83', lead('table3', 'cds', OTHERS)),
         Claim(
             'Table 3',
             'ResNet-18: top-5 of DSN minus that of the baseline is no loss',
@@ -180,9 +171,9 @@ def claims() -> list[Claim]:
                 f'{detector}: lead over the second best in AP',
                 '0.6',
                 one('table4', *detectors, 'cds', detector, metric='ap')
-                - max(one('table4', *detectors, method, detector, metric='ap') for method in DEEP_METHODS),
+                - max(one('table4', *detectors, method, detector, metric='ap') for method in OTHERS),
             )
-            for detector in dsn
+            for detector in DETECTORS
         ),
         Claim(
             'Table 4',
@@ -210,7 +201,7 @@ def claims() -> list[Claim]:
                 f'Table 6, {data}: gain',
                 stated,
                 gain('table6', 'cds', data),
-                f'{both(data):.2f} is the mean of Tables 5 and 6',
+                f'{(gain("table5", "cds", data) + gain("table6", "cds", data)) / 2:.2f} is the mean of Tables 5 and 6',
             )
             for data, stated in fine
         ),
@@ -223,7 +214,7 @@ def claims() -> list[Claim]:
                 'Section 4.2',
                 f'Table 8, {data}: mean lead over the second best',
                 stated,
-                lead('table8', 'cds_distill', KD_METHODS, data),
+                lead('table8', 'cds_distill', BASELINES, data),
             )
             for data, stated in (('cifar100', '1.40'), ('cifar10', '0.87'))
         ),
@@ -232,8 +223,8 @@ def claims() -> list[Claim]:
             'Section 4.2',
             'Table 7: mean lead over the second best',
             '1.76',
-            lead('table7', 'cds_distill', (*KD_METHODS, *QUOTED_METHODS), rows=True),
-            f'{lead("table7", "cds_distill", KD_METHODS):.2f} without SSKD',
+            lead('table7', 'cds_distill', BASELINES, rows=True),
+            f'{lead("table7", "cds_distill", BASELINES):.2f} without SSKD',
         ),
         Claim(
             'Section 5.2',

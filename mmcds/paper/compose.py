@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 
 from mmcds.core.errors import ConfigError
@@ -32,7 +32,7 @@ DESCRIBED_BY = dict(fashion='cifar100', **dict.fromkeys(FINE_GRAINED, 'in1k'))
 METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
 #: How networks take images of 32 pixels, where that is not another class with the suffix ``_CIFAR``.
 SMALL_STEMS = {'PreActResNet': dict(stem='cifar'), 'MobileNetV1': dict(stem_stride=1)}
-#: Plain training, teacher and epochs of the teacher of the distilled students on the embedded images.
+#: Plain training of the students that are distilled on the embedded images, and their teacher.
 STUDENT, STUDENTS_TEACHER = 'distill/resnet18w8s_fashion-plain', 'distill/resnet18w16s_fashion-teacher'
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
 MINI_IMAGES, MINI_EPOCHS = 1000, 100
@@ -90,8 +90,7 @@ def read_leaf(cell: Cell) -> Config:
     distils = cell.method in BASELINES
     config = read(file(STUDENT if distils else f'plain/{base}'))
     own = read_leaf(replace(cell, dataset=DESCRIBED_BY[dataset], start=None)).model
-    config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
-    config.model.head.loss = own.head.loss
+    take_method(config.model, own)
     if distils and own.get('teacher'):
         config.model.teacher.config = f'mmcds::{STUDENTS_TEACHER}.py'
         config.model.teacher.checkpoint = f'work_dirs/{STUDENTS_TEACHER}/epoch_15.pth'
@@ -101,10 +100,25 @@ def read_leaf(cell: Cell) -> Config:
 def read_detector(cell: Cell) -> Config:
     """Read the detector of a cell, and let it start from the backbone of the cell's method."""
     config = read(file(f'detection/{DETECTORS[cell.setting]}_r50-plain_fpn_1x_coco'))
-    if 'MMCDS_BACKBONE' not in os.environ:
-        config.checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
-        config.model.backbone.init_cfg.checkpoint = config.checkpoint
+    start_from_backbone(config, cell.method)
     return config
+
+
+def take_method(model: ConfigDict, own: ConfigDict) -> None:
+    """Write the method of one model into another one: what it adds to a network, and its loss of the classes."""
+    model.merge({key: own[key] for key in METHOD_KEYS if key in own})
+    model.head.loss = own.head.loss
+
+
+def start_from_backbone(config: Config, method: str) -> None:
+    """Let a network start from the file that the ImageNet leaf of a method leaves, or from ``MMCDS_BACKBONE``.
+
+    The config was read from a file that takes the variable, or the file of plain training, as ``checkpoint``.
+    """
+    if 'MMCDS_BACKBONE' not in os.environ:
+        config.checkpoint = f'work_dirs/{method}/resnet50_in1k/backbone_epoch_90.pth'
+    start = dict(type='Pretrained', checkpoint=config.checkpoint)
+    config.model.backbone.init_cfg = {**(config.model.backbone.get('init_cfg') or {}), **start}
 
 
 def with_images_of(dataset: str, config: Config, other: str) -> Config:
@@ -146,12 +160,12 @@ def walk(node: Any, change: Callable[[dict], None]) -> None:
             walk(each, change)
 
 
-def read_network(network: Network, small: bool) -> Any:
+def read_network(network: Network, small: bool) -> ConfigDict:
     """Return the model of a network, for images of 32 pixels if ``small``."""
-    path = file(f'_base_/networks/{network.fragment}_cifar')
-    derived = small and not path.is_file()
-    config = read(path if small and not derived else file(f'_base_/networks/{network.fragment}'))
-    if derived:
+    large, cifar = (file(f'_base_/networks/{network.fragment}{stem}') for stem in ('', '_cifar'))
+    written = small and cifar.is_file()
+    config = read(cifar if written else large)
+    if small and not written:
         kind = config.model.backbone.type
         config.model.backbone.update(SMALL_STEMS.get(kind, dict(type=f'{kind}_CIFAR')))
         config.model.head.num_classes = 10
@@ -180,17 +194,12 @@ def compose(cell: Cell) -> Config:
         config.merge_from_dict(dict(cell.options))
         return config
     config.model = read_network(network, small=cell.dataset not in ('in1k', *FINE_GRAINED))
-    config.model.merge({key: own[key] for key in METHOD_KEYS if key in own})
+    take_method(config.model, own)
     config.model.head.num_classes = own.head.num_classes
-    config.model.head.loss = own.head.loss
     for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
         adapt(supervision, network)
     if finetuned(cell):
-        # the file that the ImageNet leaf of this method leaves; a plain leaf names that of plain training
-        checkpoint = config.checkpoint
-        if 'MMCDS_BACKBONE' not in os.environ:
-            checkpoint = config.checkpoint = f'work_dirs/{cell.method}/resnet50_in1k/backbone_epoch_90.pth'
-        config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        start_from_backbone(config, cell.method)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
     return config
 

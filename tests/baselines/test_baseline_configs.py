@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import replicas
 import torch
 from conftest import ONE_STEP, check_accuracy
 from mmengine.config import Config
@@ -19,15 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [folder for folder, _ in BASELINES.values()]
 LEAVES = sorted(path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / 'configs' / name).glob('*.py'))
 SHORT = [*ONE_STEP, 'train_dataloader.batch_size=3', 'train_dataloader.dataset.indices=6']
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    replicas.write_cifar10(root / 'cifar10')
-    replicas.write_cifar100(root / 'cifar100', train=300)
-    replicas.write_imagenet(root / 'imagenet')
-    return root
 
 
 @pytest.fixture(scope='module')

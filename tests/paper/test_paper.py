@@ -17,6 +17,7 @@ from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute, final_losses
 from mmcds.heads import SepConv
 from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.compose import _read as read_once
 from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, to_texts
 from mmcds.paper.tables import BASELINES, BEYOND, DEEP, FINE_GRAINED, MINI_SOURCE, NO_NUMBER
@@ -101,6 +102,22 @@ def test_a_fine_grained_cell_is_the_leaf_for_cub_with_other_images(table, form, 
             each.num_classes = other.num_classes
         config.data_root, config.data_preprocessor = leaf.data_root, leaf.data_preprocessor
         assert config.to_dict() == leaf.to_dict()
+
+
+@pytest.mark.parametrize('name', ['table4/resnet50_coco/dsn-RetinaNet', 'table6/resnet50_dogs/dks'])
+def test_a_cell_starts_from_the_backbone_of_its_method_or_of_the_environment(name, monkeypatch):
+    for variable, expected in (
+        (None, f'work_dirs/{name.split("/")[2].split("-")[0]}/resnet50_in1k/backbone_epoch_90.pth'),
+        ('my.pth', 'my.pth'),
+    ):
+        monkeypatch.delenv('MMCDS_BACKBONE', raising=False)
+        if variable:
+            monkeypatch.setenv('MMCDS_BACKBONE', variable)
+        read_once.cache_clear()  # a file is read with the environment of its time
+        config = compose(cell(name))
+        assert config.checkpoint == config.model.backbone.init_cfg.checkpoint == expected
+        assert config.model.backbone.init_cfg.type == 'Pretrained'
+    read_once.cache_clear()
 
 
 @pytest.mark.parametrize('table', ['table5', 'table6'])

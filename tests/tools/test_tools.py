@@ -264,6 +264,32 @@ def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
     assert said.startswith(f'mmcds: error: EmbeddedFashionMNIST cannot be loaded from {tmp_path}: ')
 
 
+def test_a_cell_of_the_paper_stands_for_a_config():
+    from argparse import ArgumentParser
+
+    from mmcds.cli.launch import add_common_arguments, load_config
+    from mmcds.paper import cell, compose
+
+    parser = ArgumentParser()
+    add_common_arguments(parser)
+    for name, scale in (('table3/resnet34_in1k/dsn', 'paper'), ('table8/mini_fashion/kd', 'mini')):
+        config = load_config(parser.parse_args([f'paper::{name}']))
+        assert config.pop('work_dir') == f'work_dirs/{name}'
+        assert config.pop('launcher') == 'none'
+        assert config.to_dict() == compose(cell(name, scale)).to_dict()
+
+
+def test_a_training_that_diverged_gets_one_line():
+    from mmcds.cli.launch import run_tool
+    from mmcds.core.errors import DivergedError
+
+    def diverge():
+        raise DivergedError('the embeddings contain NaN')
+
+    with pytest.raises(SystemExit, match=r'^mmcds: error: the embeddings contain NaN$'):
+        run_tool(diverge)
+
+
 def test_a_damaged_matlab_file_gets_one_line(tool, tmp_path, capsys):
     (tmp_path / 'stanford_cars').mkdir()
     (tmp_path / 'stanford_cars/cars_annos.mat').write_bytes(b'<html>not found</html>' * 20)
