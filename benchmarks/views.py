@@ -41,8 +41,8 @@ from torchvision.transforms import v2
 warnings.simplefilter('ignore')
 import mmcds.openmmlab  # noqa: E402, F401
 from mmcds.data import InMemory, QuickFolders, collate_samples  # noqa: E402
-from mmcds.views import MultiViewTransform  # noqa: E402
 from mmcds.views.color import apply_color, keyed_uniforms  # noqa: E402
+from mmcds.views.multi_view import MultiViewTransform  # noqa: E402
 from mmcds.views.preprocessor import CDSDataPreprocessor  # noqa: E402
 
 matplotlib.use('Agg')
