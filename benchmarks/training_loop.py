@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Whole training loop on the embedded images: `tools/train.py` against a plain PyTorch loop, side by side in one run.
 
-    python benchmarks/training_loop.py            # about three minutes on two quiet cores; with --amp, bfloat16
+    python benchmarks/training_loop.py            # three to seven minutes on two quiet cores; with --amp, bfloat16
 
 Same images, network, heads, loss, batch and optimiser. The plain loop is written as the released scripts are: PIL
 images through torchvision transforms in a DataLoader, float32, contiguous layout, a SupCon loss with masks. Ours is
