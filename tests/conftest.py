@@ -54,6 +54,7 @@ SLOW_FILES = (
     'test_check.py',
     'test_hooks.py',
     'test_in_memory.py',
+    'test_benchmarks.py',
 )
 SLOW_FIXTURES = {'tool', 'data_root', 'environment', 'ranks'}
 

@@ -12,8 +12,7 @@ SCRIPTS = sorted((Path(__file__).resolve().parents[1] / 'benchmarks').glob('*.py
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda script: script.stem)
 def test_a_benchmark_starts(script):
-    ended = subprocess.run(
-        [sys.executable, str(script), '--help'], capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': 'agg'}
-    )
+    asked = [sys.executable, str(script), '--help']
+    ended = subprocess.run(asked, capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': 'agg'})
     assert ended.returncode == 0, ended.stderr
     assert '--out' in ended.stdout
