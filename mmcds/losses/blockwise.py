@@ -141,11 +141,11 @@ def refuse_second_derivative(grad: Tensor, *sources: Tensor) -> Tensor:
 #   1. Go through the tiles column by column and compute e_ij = exp(s_ij), or, where exp could overflow, s_ij.
 #   2. Add every row of the tile to its anchor's sum; in the local case also every column, as s_ij = s_ji.
 #   3. With identities, set the pairs that are not positive to nothing and add the rest to the second sum.
-#   4. Take the logarithm. Kept for backward: the rows, one number per anchor and sum, and the tile if it is the only one.
+#   4. Take the logarithm. Kept for backward: the rows, one number per anchor and sum, and a tile that is the only one.
 # Backward, with g_i the gradient of anchor i's log-sum-exp:
 #   1. Compute the tile again.
-#   2. d loss / d s_ij = g_i exp(s_ij - lse_i), and in the local case + g_j exp(s_ij - lse_j), as the tile stands for both
-#      of its sides; with identities, the same of the second sum is added where the pair is positive.
+#   2. d loss / d s_ij = g_i exp(s_ij - lse_i), and in the local case + g_j exp(s_ij - lse_j), as the tile stands for
+#      both of its sides; with identities, the same of the second sum is added where the pair is positive.
 #   3. Multiply by the candidates for the anchors' gradient and, transposed, by the anchors for the candidates'.
 class _BlockwiseLogSumExp(torch.autograd.Function):
     """See :func:`blockwise_logsumexp`."""
