@@ -3,7 +3,7 @@
 
 python tools/paper.py list                               all tables
 python tools/paper.py list table3                        its cells, the paper's numbers, and what this build runs
-python tools/paper.py show table1/resnet18_cifar100/cds  the whole config of a cell
+python tools/paper.py show table1/resnet18_cifar100/cds  the whole config of a cell, as run trains it with seed 0
 python tools/paper.py run table1 --scale mini --seeds 0 1 2 --jobs 2
 python tools/paper.py collect table1 --scale mini        Markdown, CSV and plot, from what has ended
 python tools/paper.py claims                             what the paper says of its numbers, and what they give
@@ -24,14 +24,14 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.claims import REMARKS, claims
-from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, finetuned, seed_options
+from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, seed_options
 from mmcds.paper.report import run_folder, to_texts
 
 
@@ -76,19 +76,25 @@ def chosen(names: Sequence[str], scale: str) -> list[Cell]:
     return list({each.name: each for each in found}.values())
 
 
-def prepare(each: Cell, seed: int, args: Namespace) -> Run:
-    """Describe a run, and write its config into its folder, with the checkpoints of what was trained first."""
-    config = compose(each)
+def whole_config(each: Cell, seed: int, args: Namespace) -> Config:
+    """Compose what is trained for a cell and seed, with the files of what is trained first."""
+    config = compose(each, args.preset)
     if each.teacher is not None:
         config.model.teacher.config = str(trained(args.out, each.teacher, seed) / 'cell.py')
-        config.model.teacher.checkpoint = last_checkpoint(args.out, each.teacher, seed)
+        config.model.teacher.checkpoint = last_checkpoint(each.teacher, seed, args)
     if each.start is not None:
-        checkpoint = last_checkpoint(args.out, each.start, seed)
+        checkpoint = last_checkpoint(each.start, seed, args)
         if finetuned(each):
             config.model.backbone.init_cfg.checkpoint = checkpoint
         else:
             config.load_from = checkpoint
     config.merge_from_dict({**seed_options(METHODS[each.method], seed), **args.cfg_options})
+    return config
+
+
+def prepare(each: Cell, seed: int, args: Namespace) -> Run:
+    """Describe a run, and write its config into its folder."""
+    config = whole_config(each, seed, args)
     settle(run_folder(args.out, each, seed), config.pretty_text, Path(args.out))
     folder = trained(args.out, each, seed)
     return Run(
@@ -138,10 +144,19 @@ def trained(out: str, each: Cell, seed: int) -> Path:
     return Path(out) / run_folder(out, each, seed).resolve().relative_to(Path(out).resolve())
 
 
-def last_checkpoint(out: str, each: Cell, seed: int) -> str:
-    """Checkpoint at the end of a run of a cell."""
-    folder = trained(out, each, seed)
-    return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
+def last_checkpoint(each: Cell, seed: int, args: Namespace) -> str:
+    """Checkpoint at the end of a run of a cell; of a run that has not ended, the one that it will leave."""
+    folder = trained(args.out, each, seed)
+    written = folder / 'last_checkpoint'
+    name = Path(written.read_text().strip()).name if written.is_file() else last_name(each, args)
+    return str(folder / name)
+
+
+def last_name(each: Cell, args: Namespace) -> str:
+    """Name of the checkpoint after the last epoch of a cell."""
+    config = compose(each, args.preset)
+    config.merge_from_dict(args.cfg_options)
+    return f'epoch_{config.train_cfg.max_epochs}.pth'
 
 
 def run_cells(args: Namespace) -> list[dict]:
@@ -174,6 +189,8 @@ def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
     title = f'{table}: {TABLES[table][0]}'
     if args.scale == 'mini':
         title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
+    if args.preset == 'paper':
+        title = f"{title}, CDS as the paper's text says"
     rows = collect(found, args.out)
     print_table(title, *to_texts(rows))
     remarks = [str(each) for each in claims() if each.table == table and not each.agrees and args.scale == 'paper']
@@ -194,8 +211,16 @@ def main(argv: list[str] | None = None) -> None:
         default='paper',
         help='mini: ResNet-10 of 16 channels, 1,000 embedded images, 100 epochs; not a reproduction',
     )
+    common.add_argument(
+        '--preset',
+        choices=PRESETS,
+        default='official',
+        help="CDS as the released code does it, or as the paper's text says: K - 1 heads that end in a projection",
+    )
     common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
-    common.add_argument('--out', help='folder for the runs (default: work_dirs/paper/SCALE)')
+    common.add_argument(
+        '--out', help='folder for the runs (default: work_dirs/paper/SCALE, or SCALE-text for --preset paper)'
+    )
     common.add_argument('--write', help='folder for the report (default: that of the runs)')
     listing = commands.add_parser('list', parents=[common], help='all tables, or the cells of one')
     listing.add_argument('table', nargs='?', help='such as table1')
@@ -205,14 +230,16 @@ def main(argv: list[str] | None = None) -> None:
     running.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
     running.add_argument('--jobs', type=int, help='trainings at a time (default: one per visible GPU, or 1)')
-    running.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
-    )
+    for command in (showing, running):
+        command.add_argument(
+            '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
+        )
     gathering = commands.add_parser('collect', parents=[common], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     commands.add_parser('claims', parents=[common], help="the paper's statements about its numbers, computed")
     args = parser.parse_args(argv)
-    args.out = args.out or str(Path('work_dirs', 'paper', args.scale))
+    text = '-text' if args.preset == 'paper' else ''
+    args.out = args.out or str(Path('work_dirs', 'paper', f'{args.scale}{text}'))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
     if args.command == 'list':
@@ -220,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == 'claims':
         print_claims()
     elif args.command == 'show':
-        print(compose(cell(args.cell, args.scale)).pretty_text)
+        print(whole_config(cell(args.cell, args.scale), 0, args).pretty_text)
     elif args.command == 'run':
         run_cells(args)
     else:

@@ -34,6 +34,10 @@ METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
 SMALL_STEMS = {'PreActResNet': dict(stem='cifar'), 'MobileNetV1': dict(stem_stride=1)}
 #: Plain training of the students that are distilled on the embedded images, and their teacher.
 STUDENT, STUDENTS_TEACHER = 'distill/resnet18w8s_fashion-plain', 'distill/resnet18w16s_fashion-teacher'
+#: The two forms of CDS: what the released code does, and what the paper's text says.
+PRESETS = ('official', 'paper')
+#: Heads of Section 3.3, convolutions and then Linear - ReLU - Linear; their width is not in the paper.
+TEXT_HEADS = dict(type='CDSNeck', head='sepconv+mlp', out_channels=128)
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
 MINI_IMAGES, MINI_EPOCHS = 1000, 100
 
@@ -173,11 +177,13 @@ def read_network(network: Network, small: bool) -> ConfigDict:
     return config.model
 
 
-def compose(cell: Cell) -> Config:
+def compose(cell: Cell, preset: str = 'official') -> Config:
     """Compose the config of a cell in memory.
 
     Args:
         cell: A cell that this build runs.
+        preset: ``'official'``, CDS as the released code does it, or ``'paper'``, as the text says, see
+            :func:`follow_text`. Cells without CDS are the same in both.
 
     Returns:
         A whole config, as ``tools/train.py`` takes it once it is in a file.
@@ -185,6 +191,8 @@ def compose(cell: Cell) -> Config:
     Raises:
         ConfigError: If this build does not run the cell; the message is the cell's own reason.
     """
+    if preset not in PRESETS:
+        raise ConfigError(f'preset is {preset!r}; choose {" or ".join(map(repr, PRESETS))}.')
     if why_not(cell):
         raise ConfigError(f'{cell.name} is not run by this build: {why_not(cell)}.')
     method, network = METHODS[cell.method], NETWORKS[cell.network]
@@ -198,6 +206,8 @@ def compose(cell: Cell) -> Config:
     config.model.head.num_classes = own.head.num_classes
     for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
         adapt(supervision, network)
+        if preset == 'paper':
+            follow_text(supervision)
     if finetuned(cell):
         start_from_backbone(config, cell.method)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
@@ -219,6 +229,18 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
         supervision['teacher_taps'] = tuple(range(4 - len(network.stages), 4))
     if supervision.get('trunk') == 'branch' and not network.residual:
         supervision['trunk'] = 'sepconv'  # no layout exists; the like-for-like form
+
+
+def follow_text(supervision: dict[str, Any]) -> None:
+    """Give a supervision of CDS the form of the paper's text, Section 3.3: K - 1 heads, and Eq. 8 over as many.
+
+    A cell's own options come after it, so Figure 3 and the study of placements keep the heads that they ask for.
+    """
+    if supervision['type'] == 'ContrastiveSupervision':
+        supervision.update(taps=tuple(supervision['taps'][:-1]), neck=dict(TEXT_HEADS))
+    elif supervision['type'] == 'EmbeddingDistillation':
+        pairs = {key: tuple(supervision[key][:-1]) for key in ('taps', 'teacher_taps') if supervision.get(key)}
+        supervision.update(pairs)  # without them all heads are paired in order
 
 
 def scale_options(cell: Cell) -> dict[str, Any]:

@@ -84,6 +84,68 @@ def test_the_cell_of_a_leafs_own_network_is_the_leaf(dataset, leaf, method):
     assert config.to_dict() == Config.fromfile(ROOT / f'configs/{method}/{leaf}.py').to_dict()
 
 
+@pytest.mark.parametrize('table, leaf', [('table1', 'resnet18_cifar100'), ('table3', 'resnet50_in1k')])
+def test_the_text_preset_of_a_leafs_own_network_is_the_leaf_of_that_preset(table, leaf):
+    config = compose(cell(f'{table}/{leaf}/cds'), 'paper')
+    assert config.to_dict() == read(ROOT / f'configs/cds/{leaf}-paper.py').to_dict()
+
+
+#: One cell of every kind that has a contrastive head: network, data, teacher, labels, start.
+TEXT_CELLS = (
+    *(each for table in ('table1', 'table3', 'table7', 'table9') for each in cells(table)),
+    *(each for each in cells('table8') if each.dataset == 'cifar100' and not NETWORKS[each.network].residual),
+    *(each for table in ('table5', 'table6', 'figure2') for each in cells(table)[:5]),
+)
+
+
+@pytest.mark.parametrize(
+    'each', [each for each in TEXT_CELLS if 'cds' in each.method], ids=lambda each: each.name.replace('/', '-')
+)
+def test_in_the_text_preset_every_stage_but_the_last_has_a_head_that_ends_in_a_projection(each):
+    official, config = compose(each), compose(each, 'paper')
+    taps = tuple(official.model.supervisions.cds.taps)
+    assert tuple(config.model.supervisions.cds.taps) == taps[:-1]
+    if each.teacher:
+        config.model.teacher.config = compose(each.teacher, 'paper')
+    model = build_on_meta(config.model)
+    for head in model.supervisions.cds.neck.heads.values():
+        kinds = [type(layer) for layer in head]
+        assert kinds[-3:] == [torch.nn.Linear, torch.nn.ReLU, torch.nn.Linear]
+        assert SepConv in kinds  # every stage but the last is larger than it
+        assert head[-1].out_features == 128
+    if each.teacher:
+        assert len(model.supervisions.embedding.tap_pairs) == len(taps) - 1
+    for key in ('supervisions', 'teacher'):
+        official.model.pop(key, None), config.model.pop(key, None)
+    assert config.to_dict() == official.to_dict()
+
+
+def test_the_presets_differ_in_cds_alone_and_a_cell_that_asks_for_its_heads_keeps_them():
+    for name in (
+        'table1/resnet18_cifar100/dks',
+        'table4/resnet50_coco/cds-RetinaNet',
+        'table9/resnet50_in1k/byol-BYOL',
+    ):
+        assert compose(cell(name), 'paper').to_dict() == compose(cell(name)).to_dict()
+    asked = compose(cell('figure3/resnet18_cifar100/cds-4_heads'), 'paper').model.supervisions.cds
+    assert (tuple(asked.taps), asked.neck.head) == ((0, 1, 2, 3), 'sepconv+mlp')
+    with pytest.raises(ConfigError, match="preset is 'text'; choose 'official' or 'paper'"):
+        compose(cell('table1/resnet18_cifar100/cds'), 'text')
+
+
+@pytest.mark.parametrize('name', ['table7/resnet18_in1k/sskd', 'figure3/resnet18_cifar100/cds_distill-5_heads'])
+@pytest.mark.parametrize('preset', ['official', 'paper'])
+def test_show_prints_what_run_trains(name, preset, tool, tmp_path, capsys, monkeypatch):
+    module = tool('paper')
+    monkeypatch.setattr(module, 'execute', lambda *_: [])
+    common = [name, '--preset', preset, '--out', str(tmp_path)]
+    module.main(['show', *common])
+    shown = capsys.readouterr().out
+    module.main(['run', *common, '--seeds', '0'])
+    assert (tmp_path / name / 'seed_0/cell.txt').read_text().strip() == shown.strip()
+    assert all((folder / 'cell.py').is_file() for folder in tmp_path.glob('*/*/*/seed_0'))
+
+
 @pytest.mark.parametrize('table, form', [('table5', ''), ('table6', '-finetune')])
 @pytest.mark.parametrize('method', ['plain', 'cds'])
 def test_a_fine_grained_cell_is_the_leaf_for_cub_with_other_images(table, form, method, monkeypatch):
