@@ -211,22 +211,23 @@ def main(argv: list[str] | None = None) -> None:
         default='paper',
         help='mini: ResNet-10 of 16 channels, 1,000 embedded images, 100 epochs; not a reproduction',
     )
-    common.add_argument(
-        '--preset',
-        choices=PRESETS,
-        default='official',
-        help="CDS as the released code does it, or as the paper's text says: K - 1 heads that end in a projection",
-    )
     common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     common.add_argument(
         '--out', help='folder for the runs (default: work_dirs/paper/SCALE, or SCALE-text for --preset paper)'
     )
     common.add_argument('--write', help='folder for the report (default: that of the runs)')
+    trainings = ArgumentParser(add_help=False, parents=[common])
+    trainings.add_argument(
+        '--preset',
+        choices=PRESETS,
+        default='official',
+        help="CDS as the released code does it, or as the paper's text says: K - 1 heads that end in a projection",
+    )
     listing = commands.add_parser('list', parents=[common], help='all tables, or the cells of one')
     listing.add_argument('table', nargs='?', help='such as table1')
-    showing = commands.add_parser('show', parents=[common], help='the whole config of a cell')
+    showing = commands.add_parser('show', parents=[trainings], help='the whole config of a cell')
     showing.add_argument('cell', help='such as table1/resnet18_cifar100/cds')
-    running = commands.add_parser('run', parents=[common], help='train cells or tables, several seeds each')
+    running = commands.add_parser('run', parents=[trainings], help='train cells or tables, several seeds each')
     running.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
     running.add_argument('--jobs', type=int, help='trainings at a time (default: one per visible GPU, or 1)')
@@ -234,11 +235,11 @@ def main(argv: list[str] | None = None) -> None:
         command.add_argument(
             '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
         )
-    gathering = commands.add_parser('collect', parents=[common], help='compare what has ended with the paper')
+    gathering = commands.add_parser('collect', parents=[trainings], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     commands.add_parser('claims', parents=[common], help="the paper's statements about its numbers, computed")
     args = parser.parse_args(argv)
-    text = '-text' if args.preset == 'paper' else ''
+    text = '-text' if 'preset' in args and args.preset == 'paper' else ''
     args.out = args.out or str(Path('work_dirs', 'paper', f'{args.scale}{text}'))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root

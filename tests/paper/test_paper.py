@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -115,8 +116,10 @@ def test_in_the_text_preset_every_stage_but_the_last_has_a_head_that_ends_in_a_p
         assert head[-1].out_features == 128
     if each.teacher:
         assert len(model.supervisions.embedding.tap_pairs) == len(taps) - 1
-    for key in ('supervisions', 'teacher'):
-        official.model.pop(key, None), config.model.pop(key, None)
+    for form in (official, config):  # and nothing else is different
+        form.model.teacher = None
+        for name in ('cds', 'embedding'):
+            form.model.supervisions.pop(name, None)
     assert config.to_dict() == official.to_dict()
 
 
@@ -516,10 +519,14 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
     ]
     arguments = ['run', 'table1/mini_fashion/dks', '--scale', 'mini', '--out', str(tmp_path / 'runs')]
     arguments += ['--seeds', '3', '--cfg-options', *tiny]
-    main = tool('paper').main
+    module = tool('paper')
+    main = module.main
     main(arguments)
     capsys.readouterr()
     folder = tmp_path / 'runs/table1/mini_fashion/dks/seed_3'
+    foretold = Namespace(preset='official', cfg_options={'train_cfg.max_epochs': 2})
+    assert module.last_name(cell('table1/mini_fashion/dks', 'mini'), foretold) == 'epoch_2.pth'
+    assert (folder / 'last_checkpoint').read_text().endswith('/epoch_2.pth')
     record = json.loads((folder / RESULT).read_text())
     assert (record['seed'], record['best'] >= record['accuracy']) == (3, True)
     assert any(
