@@ -1,7 +1,8 @@
-"""Contrastive deep supervision itself: Equations 4 and 5, between the network's stages and the total loss."""
+"""Contrastive deep supervision itself: Equations 4 to 6, between the network's stages and the total loss."""
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,17 @@ from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import Supervision
 from mmcds.core.taps import NetworkInfo
-from mmcds.losses import contrast_metrics, gather_embeddings, number_classes
+from mmcds.losses import Classes, contrast_metrics, gather_embeddings, number_classes
+
+
+class _Term(NamedTuple):
+    """A set of images that are contrasted with each other: which, this rank's own among them, and the weight."""
+
+    name: str
+    images: Tensor | None
+    local: slice | None
+    classes: Classes
+    factor: float
 
 
 @MODELS.register
@@ -19,6 +30,12 @@ class ContrastiveSupervision(Supervision):
 
     .. math:: \lambda_1 \sum_{s} L_{contra}\bigl(c_s(x_s)\bigr) \qquad \text{(Eq. 5, second term)}
 
+    Where some images have no label there are two readings of Eq. 6, :math:`L_{CDS}(X_1, Y_1) + L_{Contra}(X_2)`. By
+    default all images of a batch are contrasted with each other in one term, with weight lambda_1. With
+    ``unlabelled_weight`` there are two terms over separate sets, as the equation is written: labelled images are
+    compared with labelled ones only, and unlabelled ones with unlabelled ones, whose term has a weight of its own.
+    The equation has no factor there, which is a weight of 1.
+
     Args:
         taps: Stages that are supervised, by number or module name.
         neck: Config of :class:`mmcds.heads.CDSNeck`; its taps, widths and strides are filled in.
@@ -26,9 +43,11 @@ class ContrastiveSupervision(Supervision):
             ``loss_weight`` is lambda_1.
         gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
             like one process with the whole batch. The released code does not gather.
+        unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. On a GPU
+            the two sets are told apart by one synchronisation per step.
 
     Raises:
-        ConfigError: If there are no taps, or if ``loss_weight`` is not positive.
+        ConfigError: If there are no taps, or if a weight is not positive.
     """
 
     min_views = 2
@@ -39,6 +58,7 @@ class ContrastiveSupervision(Supervision):
         neck: Mapping = dict(type='CDSNeck'),
         loss: Mapping = dict(type='SupConLoss'),
         gather: bool = False,
+        unlabelled_weight: float | None = None,
     ) -> None:
         super().__init__()
         self._neck = dict(neck)
@@ -57,6 +77,9 @@ class ContrastiveSupervision(Supervision):
         self.loss = MODELS.build(loss)
         self.check_positive(loss_weight=self.loss.loss_weight)  # or its heads would never get a gradient
         self.gather = gather
+        if unlabelled_weight is not None:
+            self.check_positive(unlabelled_weight=unlabelled_weight)
+        self.unlabelled_weight = unlabelled_weight
 
     def build(self, network: NetworkInfo) -> None:
         """Build the projection heads for the measured widths and strides."""
@@ -79,20 +102,43 @@ class ContrastiveSupervision(Supervision):
         return {tap: outputs.per_view(row) for tap, row in zip(self.taps, rows, strict=True)}
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
-        """Return the weighted ``<tap>.loss_contrast`` of every tap and what :func:`contrast_metrics` watches."""
+        """Return the weighted losses of every tap and what :func:`contrast_metrics` watches.
+
+        ``<tap>.loss_contrast``, and with ``unlabelled_weight`` ``<tap>.loss_unlabelled``; a term without images is 0.
+        """
         own = outputs.embeddings[self.name]
-        rows, labels, options = list(own.values()), outputs.labels, {}
+        rows, labels, local, ranks = list(own.values()), outputs.labels, None, 1
         if self.gather:  # all taps side by side, so that they are sent at once
             whole = gather_embeddings(torch.cat(rows, 2), labels)
             rows = list(whole.embeddings.split([row.shape[2] for row in rows], 2))
             assert whole.labels is not None
-            labels, options = whole.labels, dict(local=whole.local, num_ranks=whole.num_ranks)
-        classes = number_classes(labels)  # once per step, not for every tap
+            labels, local, ranks = whole.labels, whole.local, whole.num_ranks
+        terms = self._terms(labels, local)
         values = {}
         for (tap, embeddings), row in zip(own.items(), rows, strict=True):
-            values[f'{tap_name(tap)}.loss_contrast'] = self.loss(row, classes, unit_rows=True, **options)
+            for term in terms:
+                chosen = row if term.images is None else row.index_select(1, term.images)
+                options = {} if term.local is None else dict(local=term.local, num_ranks=ranks)
+                loss = self.loss(chosen, term.classes, unit_rows=True, **options)
+                values[f'{tap_name(tap)}.{term.name}'] = term.factor * loss
             for key, value in contrast_metrics(embeddings, outputs.labels).items():
                 values[f'{tap_name(tap)}.{key}'] = value
         if isinstance(self.loss.temperature, Tensor):
             values['temperature'] = self.loss.temperature.detach()
         return values
+
+    def _terms(self, labels: Tensor, local: slice | None) -> list[_Term]:
+        """Return the sets of images that are contrasted; their classes are numbered once per step, not per tap."""
+        if self.unlabelled_weight is None:
+            return [_Term('loss_contrast', None, local, number_classes(labels), 1.0)]
+        terms = []
+        for name, chosen, factor in (
+            ('loss_contrast', labels >= 0, 1.0),
+            ('loss_unlabelled', labels < 0, self.unlabelled_weight / self.loss.loss_weight),
+        ):
+            images = chosen.nonzero()[:, 0]
+            own = None
+            if local is not None:  # the images of a rank stay next to each other
+                own = slice(int(chosen[: local.start].sum()), int(chosen[: local.stop].sum()))
+            terms.append(_Term(name, images, own, number_classes(labels[images]), factor))
+        return terms

@@ -81,7 +81,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Return ``table1/resnet18_cifar100/cds``; a setting is added to the method."""
-        setting = f'-{self.setting.replace(" ", "_").replace("%", "").strip("_")}' if self.setting else ''
+        setting = f'-{"_".join(self.setting.replace("%", "").split())}' if self.setting else ''
         return f'{self.table}/{self.network}_{self.dataset}/{self.method}{setting}'
 
     @property

@@ -207,7 +207,7 @@ def compose(cell: Cell, preset: str = 'official') -> Config:
     for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
         adapt(supervision, network)
         if preset == 'paper':
-            follow_text(supervision)
+            follow_text(supervision, semi='batch_sampler' in config.train_dataloader)
     if finetuned(cell):
         start_from_backbone(config, cell.method)
     config.merge_from_dict({**scale_options(cell), **method.options, **cell.options})
@@ -231,13 +231,15 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
         supervision['trunk'] = 'sepconv'  # no layout exists; the like-for-like form
 
 
-def follow_text(supervision: dict[str, Any]) -> None:
+def follow_text(supervision: dict[str, Any], semi: bool) -> None:
     """Give a supervision of CDS the form of the paper's text, Section 3.3: K - 1 heads, and Eq. 8 over as many.
 
-    A cell's own options come after it, so Figure 3 and the study of placements keep the heads that they ask for.
+    In a semi-supervised training the unlabelled images have a term of their own, as in Eq. 6. A cell's own options come after it, so Figure 3 and the study of placements keep the heads that they ask for.
     """
     if supervision['type'] == 'ContrastiveSupervision':
         supervision.update(taps=tuple(supervision['taps'][:-1]), neck=dict(TEXT_HEADS))
+        if semi:
+            supervision['unlabelled_weight'] = 1.0
     elif supervision['type'] == 'EmbeddingDistillation':
         pairs = {key: tuple(supervision[key][:-1]) for key in ('taps', 'teacher_taps') if supervision.get(key)}
         supervision.update(pairs)  # without them all heads are paired in order

@@ -133,6 +133,7 @@ def test_a_broken_image_is_reported_instead_of_trained_on():
             dict(loss=dict(type='SupConLoss', loss_weight=0.0)),
             'loss_weight is 0.0; give it a positive value',
         ),
+        (dict(unlabelled_weight=0.0), 'unlabelled_weight is 0.0; give it a positive value'),
     ],
 )
 def test_a_config_without_effect_is_refused(change, message):
@@ -148,3 +149,37 @@ def test_taps_in_the_neck_still_work_and_say_that_they_have_moved():
     taps = dict(zip(TAPS, (TapInfo(4, 2), TapInfo(6, 4)), strict=True))
     supervision.build(NetworkInfo(name='Net', taps=taps, final=TapInfo(8, 8), num_classes=3))
     assert supervision.neck.state_dict().keys() == build('sepconv').neck.state_dict().keys()
+
+
+def test_equation_6_has_two_terms_over_separate_sets_of_images():
+    labels = (0, -1, 1, -1, 0, -1)
+    supervision, step = build(unlabelled_weight=1.0), outputs(labels)
+    values = forward(supervision, step)
+    known, unknown = [0, 2, 4], [1, 3, 5]
+    for name, rows in zip(NAMES, supervision.embed(step).values(), strict=True):
+        expected = 0.3 * supcon_loss(rows[:, known], torch.tensor([0, 1, 0]), 0.1)
+        assert_close(values[f'{name}.loss_contrast'], expected)
+        assert_close(values[f'{name}.loss_unlabelled'], supcon_loss(rows[:, unknown], None, 0.1))
+
+
+def test_the_term_of_the_unlabelled_images_gives_labelled_ones_no_gradient():
+    labels = (0, -1, 1, -1)
+    supervision = build(unlabelled_weight=1.0)
+    for key, images in (('loss_contrast', [0, 2]), ('loss_unlabelled', [1, 3])):
+        step = outputs(labels)
+        rows = {tap: row.detach().requires_grad_() for tap, row in supervision.embed(step).items()}
+        supervision(replace(step, embeddings={'cds': rows}))[f'stage0.{key}'].backward()
+        moved = rows[0].grad.abs().sum((0, 2)) > 0
+        assert moved.nonzero()[:, 0].tolist() == images
+
+
+@pytest.mark.parametrize('labels', [(0, 1, 0), (-1, -1, -1)])
+def test_with_images_of_one_kind_only_one_term_of_equation_6_is_left(labels):
+    separate, joint, step = build(unlabelled_weight=0.3), build(), outputs(labels)
+    joint.load_state_dict(separate.state_dict())
+    own, other = ('loss_contrast', 'loss_unlabelled') if labels[0] == 0 else ('loss_unlabelled', 'loss_contrast')
+    values = forward(separate, step)
+    assert_close(values[f'stage0.{own}'], forward(joint, step)['stage0.loss_contrast'])
+    assert values[f'stage0.{other}'] == 0
+    values[f'stage0.{other}'].backward()  # a batch without images of a kind trains on
+    assert all(p.grad.isfinite().all() for p in separate.parameters() if p.grad is not None)
