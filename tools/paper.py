@@ -31,8 +31,14 @@ from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.claims import REMARKS, claims
-from mmcds.paper.compose import MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, seed_options
+from mmcds.paper.compose import FORMS, MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, has_form, seed_options
 from mmcds.paper.report import run_folder, to_texts
+
+#: What the forms of networks are about, but the first.
+FORM_TITLES = {
+    'cifar100repo': 'CIFAR networks in the form of pytorch-cifar100',
+    'released': "ImageNet's ResNets without max pooling",
+}
 
 
 def list_cells(args: Namespace) -> None:
@@ -70,15 +76,24 @@ def print_claims() -> None:
         print(remark)
 
 
-def chosen(names: Sequence[str], scale: str) -> list[Cell]:
-    """Cells by name, or all cells of a table."""
-    found = [each for name in names for each in ([cell(name, scale)] if '/' in name else cells(name, scale))]
+def chosen(names: Sequence[str], args: Namespace) -> list[Cell]:
+    """Cells by name, or all cells of a table.
+
+    Raises:
+        ConfigError: If ``--networks`` changes none of them.
+    """
+    found = [each for name in names for each in ([cell(name, args.scale)] if '/' in name else cells(name, args.scale))]
+    if args.networks != 'library' and not any(has_form(each, args.networks) for each in found):
+        raise ConfigError(
+            f'--networks {args.networks} changes nothing in {", ".join(names)}: '
+            f'it is about {FORM_TITLES[args.networks]}. Leave it out.'
+        )
     return list({each.name: each for each in found}.values())
 
 
 def whole_config(each: Cell, seed: int, args: Namespace) -> Config:
     """Compose what is trained for a cell and seed, with the files of what is trained first."""
-    config = compose(each, args.preset)
+    config = compose(each, args.preset, args.networks)
     if each.teacher is not None:
         config.model.teacher.config = str(trained(args.out, each.teacher, seed) / 'cell.py')
         config.model.teacher.checkpoint = last_checkpoint(each.teacher, seed, args)
@@ -154,14 +169,14 @@ def last_checkpoint(each: Cell, seed: int, args: Namespace) -> str:
 
 def last_name(each: Cell, args: Namespace) -> str:
     """Name of the checkpoint after the last epoch of a cell."""
-    config = compose(each, args.preset)
+    config = compose(each, args.preset, args.networks)
     config.merge_from_dict(args.cfg_options)
     return f'epoch_{config.train_cfg.max_epochs}.pth'
 
 
 def run_cells(args: Namespace) -> list[dict]:
     """Train what this build runs and has not been trained, teachers and starts first; then print the tables."""
-    wanted = chosen(args.cells, args.scale)
+    wanted = chosen(args.cells, args)
     skipped = [each for each in wanted if why_not(each)]
     wanted = [each for each in wanted if not why_not(each)]
     for each in skipped:
@@ -191,6 +206,8 @@ def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
         title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
     if args.preset == 'paper':
         title = f"{title}, CDS as the paper's text says"
+    if args.networks != 'library':
+        title = f'{title}, {FORM_TITLES[args.networks]}'
     rows = collect(found, args.out)
     print_table(title, *to_texts(rows))
     remarks = [str(each) for each in claims() if each.table == table and not each.agrees and args.scale == 'paper']
@@ -213,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     common.add_argument(
-        '--out', help='folder for the runs (default: work_dirs/paper/SCALE, or SCALE-text for --preset paper)'
+        '--out', help='folder for the runs (default: work_dirs/paper/SCALE, SCALE-text for --preset paper)'
     )
     common.add_argument('--write', help='folder for the report (default: that of the runs)')
     trainings = ArgumentParser(add_help=False, parents=[common])
@@ -222,6 +239,13 @@ def main(argv: list[str] | None = None) -> None:
         choices=PRESETS,
         default='official',
         help="CDS as the released code does it, or as the paper's text says: K - 1 heads that end in a projection",
+    )
+    trainings.add_argument(
+        '--networks',
+        choices=FORMS,
+        default='library',
+        help='form of the networks: those of torchvision and timm; for CIFAR those of the code base that its papers '
+        'commonly use; for ImageNet ResNets without max pooling, as the released code runs them (3.8 times the work)',
     )
     listing = commands.add_parser('list', parents=[common], help='all tables, or the cells of one')
     listing.add_argument('table', nargs='?', help='such as table1')
@@ -239,8 +263,10 @@ def main(argv: list[str] | None = None) -> None:
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
     commands.add_parser('claims', parents=[common], help="the paper's statements about its numbers, computed")
     args = parser.parse_args(argv)
-    text = '-text' if 'preset' in args and args.preset == 'paper' else ''
-    args.out = args.out or str(Path('work_dirs', 'paper', f'{args.scale}{text}'))
+    kind = [args.scale]
+    if 'preset' in args:
+        kind += ['text'] * (args.preset == 'paper') + [args.networks] * (args.networks != 'library')
+    args.out = args.out or str(Path('work_dirs', 'paper', '-'.join(kind)))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
     if args.command == 'list':
@@ -248,11 +274,11 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == 'claims':
         print_claims()
     elif args.command == 'show':
-        print(whole_config(cell(args.cell, args.scale), 0, args).pretty_text)
+        print(whole_config(chosen([args.cell], args)[0], 0, args).pretty_text)
     elif args.command == 'run':
         run_cells(args)
     else:
-        found = chosen(args.cells, args.scale)
+        found = chosen(args.cells, args)
         for table in dict.fromkeys(each.table for each in found):
             show_results(table, [each for each in found if each.table == table], args)
 

@@ -51,14 +51,17 @@ class PreActBlock(nn.Module):
         """Apply the first norm and ReLU, which activate what the stage before puts out."""
         return self.relu(self.get_submodule('norm1')(x))
 
+    def shortcut(self, x: Tensor, activated: Tensor) -> Tensor:
+        """Return ``x``, or the projection of what its first norm and ReLU make of it."""
+        return x if self.downsample is None else self.downsample(activated)
+
     def add_to(self, x: Tensor, activated: Tensor) -> Tensor:
-        """Add the residual of ``activated`` to ``x``, or to its projection."""
-        identity = x if self.downsample is None else self.downsample(activated)
+        """Add the residual of ``activated`` to the shortcut."""
         out = self.get_submodule('conv1')(activated)
         for number in range(2, self.count + 1):
             out = self.relu(self.get_submodule(f'norm{number}')(out))
             out = self.get_submodule(f'conv{number}')(out)
-        return out + identity
+        return out + self.shortcut(x, activated)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (M, C_in, H, W) to (M, C_out, H / stride, W / stride)."""
@@ -90,6 +93,7 @@ class PreActResNet(BaseBackbone):
 
     depths = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3)), 101: (4, (3, 4, 23, 3))}
     num_stages = 4
+    block_type = PreActBlock
     preactivation = True  # stages pass on maps that are not activated yet
 
     def __init__(
@@ -139,7 +143,7 @@ class PreActResNet(BaseBackbone):
             )
             width = wider
         self.norm = build_norm_layer(norm_cfg, width)[1]
-        self.relu = nn.ReLU()
+        self.relu: nn.Module = nn.ReLU()
 
     def make_res_layer(
         self,
@@ -153,7 +157,7 @@ class PreActResNet(BaseBackbone):
         """Build a stage."""
         return Sequential(
             *(
-                PreActBlock(
+                self.block_type(
                     in_channels=out_channels if number else in_channels,
                     out_channels=out_channels,
                     expansion=expansion,

@@ -18,6 +18,7 @@ class Network:
             has fewer. Taps of a method count from the end.
         residual: Whether its stages can be repeated by ``trunk='branch'``.
         options: Settings of the model beyond the fragment.
+        repo_options: Settings beyond ``options`` where the fragment ``..._cifar100repo`` is taken.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Network:
     stages: tuple[int, ...] = (0, 1, 2, 3)
     residual: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    repo_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

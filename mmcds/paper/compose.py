@@ -36,6 +36,9 @@ SMALL_STEMS = {'PreActResNet': dict(stem='cifar'), 'MobileNetV1': dict(stem_stri
 STUDENT, STUDENTS_TEACHER = 'distill/resnet18w8s_fashion-plain', 'distill/resnet18w16s_fashion-teacher'
 #: The two forms of CDS: what the released code does, and what the paper's text says.
 PRESETS = ('official', 'paper')
+#: Forms of the networks: as torchvision and timm have them; for CIFAR as the code base has them that papers commonly
+#: use, see mmcds/networks/cifar100_repo.py; ImageNet's ResNets as the released code runs them, see UnpooledResNet.
+FORMS = ('library', 'cifar100repo', 'released')
 #: Heads of Section 3.3, convolutions and then Linear - ReLU - Linear; their width is not in the paper.
 TEXT_HEADS = dict(type='CDSNeck', head='sepconv+mlp', out_channels=128)
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
@@ -164,26 +167,52 @@ def walk(node: Any, change: Callable[[dict], None]) -> None:
             walk(each, change)
 
 
-def read_network(network: Network, small: bool) -> ConfigDict:
-    """Return the model of a network, for images of 32 pixels if ``small``."""
-    large, cifar = (file(f'_base_/networks/{network.fragment}{stem}') for stem in ('', '_cifar'))
-    written = small and cifar.is_file()
-    config = read(cifar if written else large)
-    if small and not written:
+def read_network(network: Network, small: bool, form: str = 'library') -> ConfigDict:
+    """Return the model of a network, for images of 32 pixels if ``small``.
+
+    A network that has no other form is the same in all of :data:`FORMS`.
+    """
+    large, cifar, repo = (
+        file(f'_base_/networks/{network.fragment}{kind}') for kind in ('', '_cifar', '_cifar100repo')
+    )
+    options = dict(network.options)
+    if form == 'cifar100repo' and small and repo.is_file():
+        config = read(repo)
+        options.update(network.repo_options)
+    elif small and cifar.is_file():
+        config = read(cifar)
+    else:
+        config = read(large)
         kind = config.model.backbone.type
-        config.model.backbone.update(SMALL_STEMS.get(kind, dict(type=f'{kind}_CIFAR')))
-        config.model.head.num_classes = 10
-    config.merge_from_dict({f'model.{key}': value for key, value in network.options.items()})
+        if small:
+            config.model.backbone.update(SMALL_STEMS.get(kind, dict(type=f'{kind}_CIFAR')))
+            config.model.head.num_classes = 10
+        elif form == 'released' and kind == 'ResNet':
+            config.model.backbone.type = 'UnpooledResNet'
+    config.merge_from_dict({f'model.{key}': value for key, value in options.items()})
     return config.model
 
 
-def compose(cell: Cell, preset: str = 'official') -> Config:
+def is_small(cell: Cell) -> bool:
+    """Return whether the images of a cell have 32 pixels a side or less."""
+    return cell.dataset not in ('in1k', 'coco', *FINE_GRAINED)
+
+
+def has_form(cell: Cell, form: str) -> bool:
+    """Return whether a cell is another training in a form of :data:`FORMS` than in the first one."""
+    small = is_small(cell)
+    model = read_network(NETWORKS[cell.network], small)
+    return cell.dataset != 'coco' and model != read_network(NETWORKS[cell.network], small, form)
+
+
+def compose(cell: Cell, preset: str = 'official', form: str = 'library') -> Config:
     """Compose the config of a cell in memory.
 
     Args:
         cell: A cell that this build runs.
         preset: ``'official'``, CDS as the released code does it, or ``'paper'``, as the text says, see
             :func:`follow_text`. Cells without CDS are the same in both.
+        form: That of the network, one of :data:`FORMS`.
 
     Returns:
         A whole config, as ``tools/train.py`` takes it once it is in a file.
@@ -191,8 +220,9 @@ def compose(cell: Cell, preset: str = 'official') -> Config:
     Raises:
         ConfigError: If this build does not run the cell; the message is the cell's own reason.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f'preset is {preset!r}; choose {" or ".join(map(repr, PRESETS))}.')
+    for name, value, choices in (('preset', preset, PRESETS), ('form', form, FORMS)):
+        if value not in choices:
+            raise ConfigError(f'{name} is {value!r}; choose {" or ".join(map(repr, choices))}.')
     if why_not(cell):
         raise ConfigError(f'{cell.name} is not run by this build: {why_not(cell)}.')
     method, network = METHODS[cell.method], NETWORKS[cell.network]
@@ -201,7 +231,7 @@ def compose(cell: Cell, preset: str = 'official') -> Config:
     if own.type != 'CDSClassifier':  # a model of OpenMMLab, BYOL or a detector, holds its network itself
         config.merge_from_dict(dict(cell.options))
         return config
-    config.model = read_network(network, small=cell.dataset not in ('in1k', *FINE_GRAINED))
+    config.model = read_network(network, is_small(cell), form)
     take_method(config.model, own)
     config.model.head.num_classes = own.head.num_classes
     for supervision in filter(None, (config.model.get('supervisions') or {}).values()):
@@ -234,7 +264,8 @@ def adapt(supervision: dict[str, Any], network: Network) -> None:
 def follow_text(supervision: dict[str, Any], semi: bool) -> None:
     """Give a supervision of CDS the form of the paper's text, Section 3.3: K - 1 heads, and Eq. 8 over as many.
 
-    In a semi-supervised training the unlabelled images have a term of their own, as in Eq. 6. A cell's own options come after it, so Figure 3 and the study of placements keep the heads that they ask for.
+    In a semi-supervised training the unlabelled images have a term of their own, as in Eq. 6. A cell's own options
+    come after it, so Figure 3 and the study of placements keep the heads that they ask for.
     """
     if supervision['type'] == 'ContrastiveSupervision':
         supervision.update(taps=tuple(supervision['taps'][:-1]), neck=dict(TEXT_HEADS))

@@ -15,7 +15,10 @@ NETWORKS = {
     'resnet101': Network('ResNet-101', 'resnet50', options=DEPTH_101),
     'resnext50': Network('ResNeXt-50 (32x4d)', 'resnext50_32x4d'),
     'resnext101': Network(
-        'ResNeXt-101 (32x8d)', 'resnext50_32x4d', options={**DEPTH_101, 'backbone.width_per_group': 8}
+        'ResNeXt-101 (32x8d)',
+        'resnext50_32x4d',
+        options={**DEPTH_101, 'backbone.width_per_group': 8},
+        repo_options={'backbone.width_per_group': 4},
     ),
     'wide_resnet50': Network('Wide ResNet-50-2', 'wide_resnet50_2'),
     'wide_resnet101': Network('Wide ResNet-101-2', 'wide_resnet50_2', options=DEPTH_101),

@@ -13,17 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.outputs import StepOutputs
 from mmcds.losses import NTXentLoss, SupConLoss, gather_embeddings
+from mmcds.methods import ContrastiveSupervision
 
 VIEWS, WIDTH = 2, 6
 SIZES = {2: (5, 5), 3: (2, 5, 3)}  # three ranks bring different numbers of images
-CASES = [
-    dict(),
-    dict(positives='in', temperature=0.2),
-    dict(temperature=0.01),  # two exponentials per pair
-    dict(learn_temperature=True, block_size=3),
-    dict(loss=NTXentLoss),
-]
 
 
 class Heads(nn.Module):
@@ -39,6 +34,32 @@ class Heads(nn.Module):
     def forward(self, images, labels):
         whole = gather_embeddings(F.normalize(self.project(images), dim=2), labels)
         return self.loss(whole.embeddings, whole.labels, local=whole.local, num_ranks=whole.num_ranks)
+
+
+class TwoTerms(nn.Module):
+    """Equation 6 with its terms apart, in the place of a loss: it finds the images of this rank in both sets."""
+
+    def __init__(self, loss_weight):
+        super().__init__()
+        self.supervision = ContrastiveSupervision(
+            (0,), loss=dict(type='SupConLoss', loss_weight=loss_weight), gather=True, unlabelled_weight=0.8
+        )
+        self.supervision.name = 'cds'
+
+    def forward(self, rows, labels, local, num_ranks):
+        own = StepOutputs(VIEWS, {}, rows, rows, labels[local], None, 0.0, {'cds': {0: rows[:, local]}})
+        values = self.supervision(own)
+        return values['stage0.loss_contrast'] + values['stage0.loss_unlabelled']
+
+
+CASES = [
+    dict(),
+    dict(positives='in', temperature=0.2),
+    dict(temperature=0.01),  # two exponentials per pair
+    dict(learn_temperature=True, block_size=3),
+    dict(loss=NTXentLoss),
+    dict(loss=TwoTerms),  # of three ranks, the first has no unlabelled image
+]
 
 
 def batch():

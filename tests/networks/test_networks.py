@@ -10,6 +10,13 @@ from mmpretrain.structures import DataSample
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcds.core.errors import ConfigError
+from mmcds.networks.cifar100_repo import (
+    GroupedShuffle,
+    InvertedResidual,
+    PreActBlockRepo,
+    SEBasicBlockRepo,
+    SplitShuffle,
+)
 from mmcds.openmmlab.export import export_backbone
 from mmcds.paper import NETWORKS
 from mmcds.paper.compose import adapt, file, read, read_network
@@ -37,8 +44,23 @@ TIMM = dict(
 )
 
 
-def fragment(name, small):
-    return read_network(NETWORKS[name], small)
+#: Parameters at 100 classes of the forms of pytorch-cifar100, counted there.
+REPO = dict(
+    resnext50=14_788_772,
+    resnext101=25_303_204,
+    seresnet18=11_314_012,
+    seresnet50=26_262_804,
+    preact_resnet18=11_222_244,
+    preact_resnet50=23_720_164,
+    mobilenet_v1=3_315_428,
+    mobilenet_v2=2_369_380,
+    shufflenet_v1=1_012_108,
+    shufflenet_v2=1_360_896,
+)
+
+
+def fragment(name, small, form='library'):
+    return read_network(NETWORKS[name], small, form)
 
 
 def shapes(model):
@@ -94,12 +116,104 @@ NARROW = {
 }
 
 
-@pytest.mark.parametrize('small, side', [(True, 32), (False, 64)])
-@pytest.mark.parametrize('name', [name for name in NETWORKS if not name.startswith('mini')])
-def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, small, side, tmp_path):
+@pytest.mark.parametrize('name', REPO)
+def test_a_form_of_the_common_code_base_has_its_number_of_parameters(name):
+    model = fragment(name, True, 'cifar100repo')
+    model.head.num_classes = 100
+    built = build_on_meta(model)
+    assert sum(p.numel() for p in built.parameters()) == REPO[name]
+    library = build_on_meta(fragment(name, True))
+    images = torch.zeros(1, 3, 32, 32, device='meta')
+    sides = [[tuple(out.shape[1:]) for out in net.backbone(images)] for net in (built, library)]
+    if name == 'mobilenet_v2':
+        assert sides == [[(1280, 5, 5)], [(1280, 2, 2)]]
+        assert [round(operations(net, images) / 2e6) for net in (built, library)] == [65, 24]
+    else:
+        assert sides[0] == sides[1]
+
+
+def test_networks_without_a_form_of_the_common_code_base_stay_as_they_are():
+    for name in NETWORKS:
+        same = fragment(name, True) == fragment(name, True, 'cifar100repo')
+        assert same == (name not in (*REPO, 'seresnet101')), name
+
+
+def randomised(module):
+    """The module in float64 and evaluation, with BatchNorms and biases that do something."""
+    for parameter in module.parameters():
+        parameter.data = torch.randn_like(parameter)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    return module.double().eval()
+
+
+def test_blocks_of_the_common_code_base_compute_what_their_form_says():
+    relu, images = torch.relu, torch.randn(2, 12, 6, 6).double()
+    se = randomised(SEBasicBlockRepo(16, 16))
+    x = torch.randn(2, 16, 6, 6).double()
+    out = relu(se.norm2(se.conv2(relu(se.norm1(se.conv1(x))))))
+    layer = se.se_layer[1]
+    weight = layer.conv2(layer.conv1(out.mean((2, 3), keepdim=True)))
+    torch.testing.assert_close(se(x), relu(out * weight + x))
+    assert layer.conv1.conv.out_channels == 1
+
+    pre = randomised(PreActBlockRepo(12, 16, 4, 2, True, dict(type='BN')))
+    assert [pre.conv1.stride, pre.conv2.stride] == [(2, 2), (1, 1)]
+    out = pre.conv3(relu(pre.norm3(pre.conv2(relu(pre.norm2(pre.conv1(relu(pre.norm1(images)))))))))
+    torch.testing.assert_close(pre(images), out + pre.downsample(images))
+
+    split = randomised(SplitShuffle(12, 12, 1))
+    kept, passed = images[:, :6], split.residual(images[:, 6:])
+    torch.testing.assert_close(split(images), torch.stack([kept, passed], 2).flatten(1, 2))
+
+    grouped = randomised(GroupedShuffle(12, 24, 2))
+    first, last = grouped.residual[:3], grouped.residual[4:]
+    shuffled = first(images).unflatten(1, (3, 2)).transpose(1, 2).flatten(1, 2)
+    pooled = torch.nn.functional.avg_pool2d(images, 3, 2, 1)
+    torch.testing.assert_close(grouped(images), relu(torch.cat([pooled, last(shuffled)], 1)))
+
+    inverted = randomised(InvertedResidual(12, 12, 1, 2))
+    torch.testing.assert_close(inverted(images), images + inverted.residual(images))
+
+
+def test_the_released_form_of_an_imagenet_resnet_has_no_max_pooling_and_costs_more():
+    import torchvision
+
+    other = torchvision.models.resnet18().eval()
+    other.maxpool = torch.nn.Identity()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        ours = MODELS.build(fragment('resnet18', False, 'released')).eval()
+    assert type(ours.backbone).__name__ == 'UnpooledResNet'
+    weights = other.state_dict()
+    names = {name.replace('fc.', 'head.fc.'): name for name in weights}
+    ours.load_state_dict(
+        {name: weights[names[name.removeprefix('backbone.')]] for name in ours.state_dict()}, strict=True
+    )
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(ours(images, mode='tensor'), other(images))
+    large = torch.zeros(1, 3, 224, 224, device='meta')
+    built = {form: build_on_meta(fragment('resnet18', False, form)) for form in ('library', 'released')}
+    assert {form: round(operations(net, large) / 2e7) for form, net in built.items()} == dict(
+        library=181, released=690
+    )
+    built['released'].backbone.out_indices = (0, 1, 2, 3)
+    assert [out.shape[-1] for out in built['released'].backbone(large)] == [112, 56, 28, 14]
+    assert built['released'].measure().final.stride == 16
+
+
+TRAINED = [(name, form, side) for name in NETWORKS for form, side in (('library', 32), ('library', 64))]
+TRAINED += [(name, 'cifar100repo', 32) for name in REPO] + [('resnet18', 'released', 64)]
+
+
+@pytest.mark.parametrize('name, form, side', [case for case in TRAINED if not case[0].startswith('mini')])
+def test_every_method_trains_on_it_and_leaves_the_test_time_network_alone(name, form, side, tmp_path):
     """All methods of the tables at once; the heads of one do not touch those of another."""
-    model = fragment(name, small)
+    model = fragment(name, side == 32, form)
     model.backbone.merge(NARROW.get(name, {}))
+    if form == 'cifar100repo' and name.startswith('seresnet'):
+        model.backbone.base_channels = 16  # a sixteenth of it is squeezed to
     if name in NARROW:
         probe = dict(model, head=None, type='ImageClassifier')
         width = build_on_meta(probe).backbone(torch.zeros(1, 3, side, side, device='meta'))[-1].shape[1]

@@ -1,0 +1,4 @@
+"""Pre-activation ResNet-18, for images of 32 pixels, in the form of github.com/weiaicunzai/pytorch-cifar100."""
+
+_base_ = './preact_resnet18.py'
+model = dict(backbone=dict(type='PreActResNet_CIFAR100Repo'), head=dict(num_classes=10))

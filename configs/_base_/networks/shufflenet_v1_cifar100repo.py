@@ -1,0 +1,4 @@
+"""ShuffleNetV1, for images of 32 pixels, in the form of github.com/weiaicunzai/pytorch-cifar100."""
+
+_base_ = './shufflenet_v1.py'
+model = dict(backbone=dict(_delete_=True, type='ShuffleNetV1_CIFAR100Repo'), head=dict(num_classes=10))
