@@ -5,7 +5,8 @@ Run it before and after a change that must not change results::
     python tests/behaviour.py record tests/behaviour.json
     python tests/behaviour.py compare tests/behaviour.json
 
-The record in the repository was made before the package was divided into its present folders. Gradients and weights
+The record in the repository was made before the package was divided into its present folders, but for SSKD, which has
+chosen among equally wrong images in another way since. Gradients and weights
 are recorded as products with fixed random numbers, one for each part of the network, so that no entry can move or
 change unseen. ``compare`` prints the largest relative difference of every method; they are 0 on the same machine and
 version of PyTorch.

@@ -54,7 +54,9 @@ def own_image(similarity: Tensor) -> Tensor:
 def select_rows(scores: Tensor, target: Tensor, ratio: float) -> Tensor:
     """Select rows from which the student learns: all that the teacher gets right, and the best of the others.
 
-    Misclassified rows are sorted by the rank of the correct class.
+    Misclassified rows are sorted by the rank of the correct class, and rows of equal rank by how far its score lies
+    behind the highest one. Neither depends on the order of the rows, so no rotation comes before another one; the
+    paper and the authors' code leave the second open.
 
     Args:
         scores: Of the teacher. (M, K).
@@ -70,7 +72,9 @@ def select_rows(scores: Tensor, target: Tensor, ratio: float) -> Tensor:
     own = scores.gather(1, target[:, None])
     rank = (scores > own).sum(1)
     wrong = int((rank > 0).sum())
-    return rank.argsort(stable=True)[: len(rank) - wrong + int(ratio * wrong)]
+    behind = (scores.amax(1, keepdim=True) - own)[:, 0].argsort()
+    best = rank[behind].argsort(stable=True)[: len(rank) - wrong + int(ratio * wrong)]
+    return behind[best]
 
 
 @exact

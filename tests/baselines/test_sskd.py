@@ -36,9 +36,26 @@ def test_a_perfect_and_the_worst_similarity_have_the_known_losses():
 
 def test_rows_that_the_teacher_gets_right_are_kept_and_the_best_of_the_others():
     scores = torch.tensor([[9.0, 1, 2], [1.0, 9, 2], [9.0, 8, 7], [9.0, 7, 8], [1.0, 2, 9]])
-    target = torch.tensor([0, 1, 1, 1, 0])  # ranks 0, 0, 1, 2, 2
+    target = torch.tensor([0, 1, 1, 1, 0])  # ranks 0, 0, 1, 2, 2, the last two behind by 2 and 8
     kept = {ratio: sorted(select_rows(scores, target, ratio).tolist()) for ratio in (0.0, 0.34, 0.67, 1.0)}
     assert kept == {0.0: [0, 1], 0.34: [0, 1, 2], 0.67: [0, 1, 2, 3], 1.0: [0, 1, 2, 3, 4]}
+
+
+def test_which_rows_are_chosen_does_not_depend_on_their_order():
+    scores, target = torch.randn(60, 4), torch.randint(4, (60,))  # ranks of 0 to 3, so most rows have equals
+    order = torch.randperm(60)
+    chosen, permuted = (
+        set(select_rows(*each, 0.5).tolist()) for each in ((scores, target), (scores[order], target[order]))
+    )
+    assert {int(order[row]) for row in permuted} == chosen
+    rank = (scores > scores.gather(1, target[:, None])).sum(1)
+    assert len(chosen) == 60 - int((rank > 0).sum()) + int((rank > 0).sum()) // 2
+    last = max(int(rank[row]) for row in chosen)
+    behind = (scores.amax(1) - scores.gather(1, target[:, None])[:, 0])[rank == last]
+    kept = sum(int(rank[row]) == last for row in chosen)
+    assert {float(v) for v in behind.sort().values[:kept]} == {
+        float(scores[row].max() - scores[row, target[row]]) for row in chosen if rank[row] == last
+    }
 
 
 def test_the_divergence_is_the_mean_over_the_chosen_rows_and_0_over_none():
@@ -87,7 +104,8 @@ def test_stage_two_is_the_published_sum():
         cosines.append(torch.cat([embeddings[v] @ embeddings[0].T for v in (1, 2, 3)]))
     ranks = [int((row > row[index % 5]).sum()) for index, row in enumerate(cosines[1])]
     wrong = sum(rank > 0 for rank in ranks)
-    rows = sorted(range(15), key=lambda index: ranks[index])[: 15 - wrong + int(0.75 * wrong)]
+    behind = [float(row.max() - row[index % 5]) for index, row in enumerate(cosines[1].detach())]
+    rows = sorted(range(15), key=lambda index: (ranks[index], behind[index]))[: 15 - wrong + int(0.75 * wrong)]
     assert_close(values['loss_similarity'], 10 * kl(cosines[0][rows], cosines[1][rows], 0.5))
     assert len(labels) == 5
 
