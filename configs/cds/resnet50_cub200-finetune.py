@@ -1,6 +1,7 @@
 """CDS, ResNet-50 finetuned from ImageNet, CUB-200-2011 (Table 6 of the paper).
 
 The official preset: what the released code does, four heads of separable convolutions.
+The network has its max pooling, which the released code builds and never calls: model.backbone.type=UnpooledResNet.
 First the backbone: python tools/train.py configs/cds/resnet50_in1k.py
 Ours: not run yet. Command: python tools/train.py configs/cds/resnet50_cub200-finetune.py
 Another backbone file: MMCDS_BACKBONE=FILE, or --cfg-options model.backbone.init_cfg.checkpoint=FILE.

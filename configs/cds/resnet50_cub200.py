@@ -1,6 +1,7 @@
 """CDS, ResNet-50 from scratch, CUB-200-2011 (Table 5 of the paper).
 
 The official preset: what the released code does, four heads of separable convolutions.
+The network has its max pooling, which the released code builds and never calls: model.backbone.type=UnpooledResNet.
 Ours: not run yet. Command: python tools/train.py configs/cds/resnet50_cub200.py
 Not in the paper: image size and batch (our choice), schedule (from the released code for CIFAR),
 temperature 0.07, loss_weight 0.1 and views (from the released code for ImageNet).

@@ -1,6 +1,7 @@
 """CDS, ResNet-50, ImageNet-1k (Table 3 of the paper).
 
 The official preset: what the released code does, four heads of separable convolutions.
+The network has its max pooling, which the released code builds and never calls: model.backbone.type=UnpooledResNet.
 Ours: not run yet. Command: python tools/train.py configs/cds/resnet50_in1k.py
 Not in the paper, from the released code: temperature 0.07, loss_weight 0.1, milestones, weight decay, views.
 """
