@@ -110,6 +110,26 @@ def test_without_gather_two_ranks_train_another_objective(exact, one_process, en
     assert max((apart[key] - one_process[key]).abs().max() for key in apart if key.endswith('weight')) > 1e-4
 
 
+def test_accumulating_twice_is_two_ranks_that_do_not_gather(exact, environment):
+    apart = parameters(exact / 'apart')  # of the test above; rank r took images r, r + 2, ...
+    order = [index for start in range(0, 40, 8) for rank in (0, 1) for index in range(start + rank, start + 8, 2)]
+    run(
+        {**environment, 'PYTHONPATH': str(exact)},
+        'python',
+        'tools/train.py',
+        exact / 'config.py',
+        '--work-dir',
+        exact / 'accumulated',
+        '--cfg-options',
+        'train_dataloader.batch_size=4',
+        'model.supervisions.cds.gather=False',
+        'optim_wrapper.accumulative_counts=2',
+        f'train_dataloader.dataset.indices={order}'.replace(' ', ''),
+    )
+    for key, value in parameters(exact / 'accumulated').items():
+        assert_close(value, apart[key], rtol=0, atol=1e-10, msg=key)
+
+
 def test_the_quickstart_trains_and_is_evaluated_on_two_processes(tmp_path, environment):
     small = [
         'train_dataloader.dataset.indices=128',

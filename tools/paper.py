@@ -18,6 +18,7 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 # isort: split
 
 import os
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -28,8 +29,9 @@ from mmengine.config import Config, DictAction
 
 from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
 from mmcds.core.errors import ConfigError
-from mmcds.evaluation.sweep import Run, execute
+from mmcds.evaluation.sweep import RESULT, Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper.batch import Batch, divide_batch, usual_processes
 from mmcds.paper.claims import REMARKS, claims
 from mmcds.paper.compose import FORMS, MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, has_form, seed_options
 from mmcds.paper.report import run_folder, to_texts
@@ -77,11 +79,12 @@ def print_claims() -> None:
 
 
 def chosen(names: Sequence[str], args: Namespace) -> list[Cell]:
-    """Cells by name, or all cells of a table.
+    """Cells by name, all cells of a table, or ``all``.
 
     Raises:
         ConfigError: If ``--networks`` changes none of them.
     """
+    names = [each for name in names for each in (TABLES if name == 'all' else [name])]
     found = [each for name in names for each in ([cell(name, args.scale)] if '/' in name else cells(name, args.scale))]
     if args.networks != 'library' and not any(has_form(each, args.networks) for each in found):
         raise ConfigError(
@@ -91,8 +94,8 @@ def chosen(names: Sequence[str], args: Namespace) -> list[Cell]:
     return list({each.name: each for each in found}.values())
 
 
-def whole_config(each: Cell, seed: int, args: Namespace) -> Config:
-    """Compose what is trained for a cell and seed, with the files of what is trained first."""
+def whole_config(each: Cell, seed: int, args: Namespace) -> tuple[Config, Batch]:
+    """Compose what is trained for a cell and seed, with the files of what is trained first, and divide its batch."""
     config = compose(each, args.preset, args.networks)
     if each.teacher is not None:
         config.model.teacher.config = str(trained(args.out, each.teacher, seed) / 'cell.py')
@@ -104,12 +107,29 @@ def whole_config(each: Cell, seed: int, args: Namespace) -> Config:
         else:
             config.load_from = checkpoint
     config.merge_from_dict({**seed_options(METHODS[each.method], seed), **args.cfg_options})
-    return config
+    return config, share_batch(each, config, args)
+
+
+def share_batch(each: Cell, config: Config, args: Namespace) -> Batch:
+    """Divide the batch of a cell over the GPUs, or ask for another learning rate if ``--auto-scale-lr`` is given."""
+    processes = args.gpus or usual_processes(config, len(visible_devices()))
+    if not args.auto_scale_lr:
+        return divide_batch(config, processes, each.name)
+    config.auto_scale_lr.enable = True
+    return Batch(processes, config.train_dataloader.batch_size, config.optim_wrapper.get('accumulative_counts', 1))
+
+
+def visible_devices() -> list[str]:
+    """Return the GPUs that this process may use, as in ``CUDA_VISIBLE_DEVICES``."""
+    devices = [str(number) for number in range(torch.cuda.device_count())]
+    if os.environ.get('CUDA_VISIBLE_DEVICES'):
+        devices = os.environ['CUDA_VISIBLE_DEVICES'].split(',')[: len(devices)]
+    return devices
 
 
 def prepare(each: Cell, seed: int, args: Namespace) -> Run:
     """Describe a run, and write its config into its folder."""
-    config = whole_config(each, seed, args)
+    config, batch = whole_config(each, seed, args)
     settle(run_folder(args.out, each, seed), config.pretty_text, Path(args.out))
     folder = trained(args.out, each, seed)
     return Run(
@@ -118,6 +138,7 @@ def prepare(each: Cell, seed: int, args: Namespace) -> Run:
         seed=seed,
         work_dir=folder,
         validated=config.get('val_cfg') is not None,
+        processes=batch.processes,
     )
 
 
@@ -183,27 +204,71 @@ def run_cells(args: Namespace) -> list[dict]:
         print(f'not run: {each.name}: {why_not(each)}')
     if not wanted:
         raise ConfigError(f'none of {", ".join(args.cells)} is run by this build. See `tools/paper.py list TABLE`.')
-    devices = [str(number) for number in range(torch.cuda.device_count())]
-    if os.environ.get('CUDA_VISIBLE_DEVICES'):
-        devices = os.environ['CUDA_VISIBLE_DEVICES'].split(',')[: len(devices)]
-    jobs = args.jobs or max(1, len(devices))
     steps: dict[int, dict[str, Cell]] = {}  # cells by the number of cells that have to be trained before
     for each in (other for found in wanted for other in (*found.first, found)):
         steps.setdefault(len(each.first), {})[each.name] = each
-    records = []
+    plan = [
+        (each, *whole_config(each, args.seeds[0], args)) for _, step in sorted(steps.items()) for each in step.values()
+    ]
+    if args.dry_run:
+        print_plan(plan, args)
+        return []
+    devices, records = visible_devices(), []
     for _, found in sorted(steps.items()):
-        runs = [prepare(each, seed, args) for seed in args.seeds for each in found.values()]
-        records += execute(dict.fromkeys(runs), jobs, devices)
+        runs = dict.fromkeys(prepare(each, seed, args) for seed in args.seeds for each in found.values())
+        for number in sorted({run.processes for run in runs}):
+            groups = [','.join(devices[start : start + number]) for start in range(0, len(devices), number)]
+            groups = groups[: max(1, len(devices) // number)]
+            together = [run for run in runs if run.processes == number]
+            records += execute(together, args.jobs or max(1, len(groups)), groups)
     for table in dict.fromkeys(each.table for each in wanted):
         show_results(table, [each for each in wanted if each.table == table], args)
     return records
+
+
+def trained_on(found: Sequence[Cell], out: str) -> str:
+    """Return images and epochs of the runs of a table at mini scale, from what was asked for in their folders."""
+    texts = [path.read_text() for each in found for path in Path(out, each.name).glob('seed_*/cell.txt')]
+
+    def values(key: str, default: int) -> str:
+        numbers = {int(number) for text in texts for number in re.findall(rf'\b{key}=(\d+)', text)[:1]}
+        return ' or '.join(f'{number:,}' for number in sorted(numbers or {default}))
+
+    return f'{values("indices", MINI_IMAGES)} Fashion-MNIST images, {values("max_epochs", MINI_EPOCHS)} epochs'
+
+
+def print_plan(plan: Sequence[tuple[Cell, Config, Batch]], args: Namespace) -> None:
+    """Print what would be trained, in order, and what has ended already."""
+    rows = []
+    for each, config, batch in plan:
+        runs = [run_folder(args.out, each, seed) for seed in args.seeds]
+        ended = sum((folder / RESULT).is_file() for folder in runs)
+        backbone = config.model.get('backbone') or {}
+        supervisions = (config.model.get('supervisions') or {}).items()
+        rows.append(
+            (
+                each.name,
+                f'{backbone.get("type")} {backbone.get("depth", "")}'.strip(),
+                str(batch),
+                str(config.train_cfg.max_epochs),
+                f'{config.optim_wrapper.optimizer.lr:g}',
+                ', '.join(f'{name} {list(own.get("taps", ()))}' for name, own in supervisions if own),
+                '; '.join(other.name for other in (each.start, each.teacher) if other is not None),
+                f'{ended} of {len(runs)}',
+            )
+        )
+    print_table(
+        'what would be trained',
+        ('cell', 'network', 'processes x images x accumulated', 'epochs', 'lr', 'heads', 'first', 'ended'),
+        rows,
+    )
 
 
 def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
     """Print a table with our results and write it."""
     title = f'{table}: {TABLES[table][0]}'
     if args.scale == 'mini':
-        title = f'{table} at mini scale: {MINI_IMAGES:,} Fashion-MNIST images, {MINI_EPOCHS} epochs'
+        title = f'{table} at mini scale: {trained_on(found, args.out)}'
     if args.preset == 'paper':
         title = f"{title}, CDS as the paper's text says"
     if args.networks != 'library':
@@ -252,10 +317,24 @@ def main(argv: list[str] | None = None) -> None:
     showing = commands.add_parser('show', parents=[trainings], help='the whole config of a cell')
     showing.add_argument('cell', help='such as table1/resnet18_cifar100/cds')
     running = commands.add_parser('run', parents=[trainings], help='train cells or tables, several seeds each')
-    running.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
+    running.add_argument('cells', nargs='+', metavar='CELL', help="cell or table, or 'all'")
     running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
-    running.add_argument('--jobs', type=int, help='trainings at a time (default: one per visible GPU, or 1)')
+    running.add_argument(
+        '--jobs', type=int, help='trainings at a time (default: as many as the visible GPUs hold, or 1)'
+    )
+    running.add_argument('--dry-run', action='store_true', help='print what would be trained, and train nothing')
     for command in (showing, running):
+        command.add_argument(
+            '--gpus',
+            type=int,
+            help='GPUs of one training, or processes on a machine without (default: as many visible ones as its batch '
+            'can be divided over); the batch stays that of the learning rate, by gradient accumulation where it must',
+        )
+        command.add_argument(
+            '--auto-scale-lr',
+            action='store_true',
+            help='keep the images of a process as the config has them, and scale the learning rate to the batch',
+        )
         command.add_argument(
             '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
         )
@@ -274,7 +353,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == 'claims':
         print_claims()
     elif args.command == 'show':
-        print(whole_config(chosen([args.cell], args)[0], 0, args).pretty_text)
+        print(whole_config(chosen([args.cell], args)[0], 0, args)[0].pretty_text)
     elif args.command == 'run':
         run_cells(args)
     else:

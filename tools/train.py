@@ -90,10 +90,12 @@ def warn_about_batch_size(runner: Runner) -> None:
     size = runner.cfg.train_dataloader.get('batch_size')
     if not size or not scale.get('base_batch_size') or scale.get('enable'):
         return
-    total = get_world_size() * size
+    accumulated = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+    total = get_world_size() * size * accumulated
     if total != scale['base_batch_size']:
+        times = f' x {accumulated} accumulated' if accumulated > 1 else ''
         runner.logger.warning(
-            f'The total batch is {get_world_size()} process(es) x {size} = {total} images, but '
+            f'The total batch is {get_world_size()} process(es) x {size}{times} = {total} images, but '
             f'the learning rate was chosen for {scale["base_batch_size"]}. Set '
             'train_dataloader.batch_size, or give --auto-scale-lr.'
         )

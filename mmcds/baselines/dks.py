@@ -85,10 +85,10 @@ class DKSSupervision(AuxiliarySupervision):
     .. math:: \alpha \sum_{i<K} L_{CE}\bigl(c_i(x), y\bigr) + \beta \sum_{j} \sum_{k \ne j} KL(p_k \Vert p_j)
 
     with p_k detached. Equation 3 of the CDS paper writes a part of it only, the network's own classifier teaching
-    the K - 1 others; that is ``taps=(0, 1, 2), direction='top-down'``. All weights and the temperature are 1 in the released code,
-    which has layouts for WRN-28-10 and no training script for ImageNet. The branches here are those of DHM's
-    code, whose layout for wide ResNets is the same. DHM's code has layouts for the ImageNet ResNet-18, 34, 50,
-    101 and 152, and ours equal those of 18 and 50; for the paper's networks on CIFAR none was released, so those
+    the K - 1 others; that is ``taps=(0, 1, 2), direction='top-down'``. All weights and the temperature are 1 in the
+    released code, which has layouts for WRN-28-10 and no training script for ImageNet. The branches here are those
+    of DHM's code, whose layout for wide ResNets is the same. DHM's code has layouts for the ImageNet ResNet-18, 34,
+    50, 101 and 152, and ours equal those of 18 and 50; for the paper's networks on CIFAR none was released, so those
     are an assumption. By default nothing separates DKS from DHM: see :class:`mmcds.baselines.dhm.DHMSupervision`.
 
     Args:

@@ -232,7 +232,9 @@ def prepare_testing(config: Config, checkpoint: str) -> None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, 200 columns wide when stdout is not a terminal."""
-    table = Table(*header, title=title)
+    table = Table(title=title)
+    for name in header:
+        table.add_column(name, overflow='fold')  # names can be copied whole
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)

@@ -30,6 +30,7 @@ class Run:
         work_dir: Its folder.
         options: ``KEY=VALUE`` overrides of the config.
         validated: Whether it has a validation, whose metrics are its result; self-supervised training has none.
+        processes: How many train it together, one per GPU.
     """
 
     label: str
@@ -38,14 +39,17 @@ class Run:
     work_dir: Path
     options: tuple[str, ...] = ()
     validated: bool = True
+    processes: int = 1
 
     def command(self) -> list[str]:
         """Return the command line that trains it, or goes on with it."""
         options = ['--cfg-options', *self.options] if self.options else []
+        tools = resources() / 'tools'
+        start = [sys.executable, str(tools / 'train.py'), self.config]
+        if self.processes > 1:
+            start = ['bash', str(tools / 'dist_train.sh'), self.config, str(self.processes)]
         return [
-            sys.executable,
-            str(resources() / 'tools' / 'train.py'),
-            self.config,
+            *start,
             '--work-dir',
             str(self.work_dir),
             '--seed',
@@ -121,7 +125,8 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
     Args:
         runs: What to train.
         jobs: How many at a time.
-        devices: GPUs to spread them over, as in ``CUDA_VISIBLE_DEVICES``; none leaves that to the trainings.
+        devices: GPUs to spread them over, those of one training as in ``CUDA_VISIBLE_DEVICES``; none leaves that to
+            the trainings.
 
     Returns:
         One record per run: its attributes, ``metrics``, what the last validation gave, and ``accuracy``, the top-1

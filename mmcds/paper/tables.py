@@ -133,7 +133,12 @@ MINI = (*MINI_EXTRA, 'figure3', 'ablations', 'sweeps')
 #: Those whose mini scale leaves out the cells with a teacher.
 WITHOUT_TEACHER = ('figure3', 'ablations', 'sweeps')
 #: Where the others have their small form.
-NOT_MINI = {'table4': 'tools/scenes_transfer.py is its small form'}
+NOT_MINI = {
+    'table4': 'tools/scenes_transfer.py is its small form',
+    'table5': 'the embedded images have no classes that differ in details',
+    'table6': 'the embedded images have no classes that differ in details, and ImageNet no small form',
+    'table9': 'its rows are recipes of 90 to 1,000 epochs of ImageNet, which differ in length and batch',
+}
 MINI_SOURCE = 'not in the paper: small network, embedded images'
 NO_NUMBER = 'the paper gives no number'
 BEYOND = 'not in the paper'

@@ -524,7 +524,7 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
     main(arguments)
     capsys.readouterr()
     folder = tmp_path / 'runs/table1/mini_fashion/dks/seed_3'
-    foretold = Namespace(preset='official', cfg_options={'train_cfg.max_epochs': 2})
+    foretold = Namespace(preset='official', networks='library', cfg_options={'train_cfg.max_epochs': 2})
     assert module.last_name(cell('table1/mini_fashion/dks', 'mini'), foretold) == 'epoch_2.pth'
     assert (folder / 'last_checkpoint').read_text().endswith('/epoch_2.pth')
     record = json.loads((folder / RESULT).read_text())
@@ -661,7 +661,7 @@ def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_
 
     def fake(runs, jobs, devices):
         for run in runs:
-            seen[run.label] = Config.fromfile(run.config), run.validated
+            seen[run.label] = Config.fromfile(run.config), run.validated, run.processes
             (run.work_dir / 'last_checkpoint').write_text(f'{run.work_dir}/last.pth')
         return []
 
@@ -673,17 +673,19 @@ def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_
         'table4/resnet50_coco/dks-RetinaNet',
     ]
     module.main(['run', *asked, '--seeds', '0', '--out', str(tmp_path)])
-    encoder, byol, backbone, *_ = seen
+    backbone, encoder, byol, *_ = seen
     assert (encoder, byol) == (
         'table9/resnet50_in1k/supcon_encoder-SupCon2',
         'table9/resnet50_in1k/byol_pretrain-1000_epochs',
     )
     assert backbone == 'table3/resnet50_in1k/dks'
+    assert [seen[name][2] for name in (backbone, encoder, byol)] == [1, 8, 16], 'these need all their images at once'
+    assert seen[backbone][0].optim_wrapper.accumulative_counts == 8
     assert seen[asked[0]][0].load_from == f'{tmp_path}/{encoder}/seed_0/last.pth'
     assert seen[asked[1]][0].load_from == f'{tmp_path}/{byol}/seed_0/last.pth'
     assert seen[asked[1]][0].model.supervisions.dsn.type == 'DSNSupervision'
     assert seen[asked[2]][0].model.backbone.init_cfg.checkpoint == f'{tmp_path}/{backbone}/seed_0/last.pth'
-    assert [name for name, (_, validated) in seen.items() if not validated] == [byol]
+    assert [name for name, (_, validated, _) in seen.items() if not validated] == [byol]
     large = compose(cell('table9/resnet50_in1k/supcon-SupCon3').start)
     assert (large.train_cfg.max_epochs, large.param_scheduler[1].end) == (100, 100)
     assert large.optim_wrapper.optimizer.lr == pytest.approx(7.2)
