@@ -6,6 +6,7 @@ python tools/paper.py list table3                        its cells, the paper's 
 python tools/paper.py show table1/resnet18_cifar100/cds  the whole config of a cell, as run trains it with seed 0
 python tools/paper.py run table1 --scale mini --seeds 0 1 2 --jobs 2
 python tools/paper.py collect table1 --scale mini        Markdown, CSV and plot, from what has ended
+python tools/paper.py report                             all tables and figures on one page, a single HTML file
 python tools/paper.py claims                             what the paper says of its numbers, and what they give
 
 Runs that have ended are not repeated and stopped ones go on, so a command can be stopped, and given again with more
@@ -34,6 +35,7 @@ from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, c
 from mmcds.paper.batch import Batch, divide_batch, usual_processes
 from mmcds.paper.claims import REMARKS, claims
 from mmcds.paper.compose import FORMS, MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, has_form, seed_options
+from mmcds.paper.page import write_page
 from mmcds.paper.report import run_folder, to_texts
 
 #: What the forms of networks are about, but the first.
@@ -264,22 +266,42 @@ def print_plan(plan: Sequence[tuple[Cell, Config, Batch]], args: Namespace) -> N
     )
 
 
-def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
-    """Print a table with our results and write it."""
+def title_of(table: str, found: Sequence[Cell], args: Namespace) -> str:
+    """Return the title of a table with our results: what was trained, and in which form."""
     title = f'{table}: {TABLES[table][0]}'
     if args.scale == 'mini':
-        title = f'{table} at mini scale: {trained_on(found, args.out)}'
+        title = f'{title}, at mini scale: {trained_on(found, args.out)}'
     if args.preset == 'paper':
         title = f"{title}, CDS as the paper's text says"
     if args.networks != 'library':
         title = f'{title}, {FORM_TITLES[args.networks]}'
-    rows = collect(found, args.out)
+    return title
+
+
+def remarks_on(table: str, args: Namespace) -> list[str]:
+    """Return where the paper's statements about a table differ from its numbers."""
+    return [str(each) for each in claims() if each.table == table and not each.agrees and args.scale == 'paper']
+
+
+def show_results(table: str, found: Sequence[Cell], args: Namespace) -> None:
+    """Print a table with our results and write it."""
+    title, rows, remarks = title_of(table, found, args), collect(found, args.out), remarks_on(table, args)
     print_table(title, *to_texts(rows))
-    remarks = [str(each) for each in claims() if each.table == table and not each.agrees and args.scale == 'paper']
     for remark in remarks:
         print(remark)
     for path in write_report(title, rows, args.write or args.out, table, remarks):
         print(path)
+
+
+def report(args: Namespace) -> None:
+    """Write all tables and figures on one page."""
+    by_table: dict[str, list[Cell]] = {}
+    for each in chosen(args.cells, args):
+        by_table.setdefault(each.table, []).append(each)
+    tables = {table: (title_of(table, found, args), collect(found, args.out)) for table, found in by_table.items()}
+    remarks = {table: remarks_on(table, args) for table in tables}
+    title = f'Contrastive Deep Supervision: the paper and our runs, {args.scale} scale'
+    print(write_page(title, tables, remarks, args.write or Path(args.out, 'report.html'), args.out))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -297,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
     common.add_argument(
         '--out', help='folder for the runs (default: work_dirs/paper/SCALE, SCALE-text for --preset paper)'
     )
-    common.add_argument('--write', help='folder for the report (default: that of the runs)')
+    common.add_argument('--write', help='folder for tables and plots, file for the page (default: beside the runs)')
     trainings = ArgumentParser(add_help=False, parents=[common])
     trainings.add_argument(
         '--preset',
@@ -340,6 +362,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     gathering = commands.add_parser('collect', parents=[trainings], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')
+    reporting = commands.add_parser('report', parents=[trainings], help='all of it on one page, a single HTML file')
+    reporting.add_argument('cells', nargs='*', default=['all'], metavar='CELL', help='cell or table (default: all)')
     commands.add_parser('claims', parents=[common], help="the paper's statements about its numbers, computed")
     args = parser.parse_args(argv)
     kind = [args.scale]
@@ -356,6 +380,8 @@ def main(argv: list[str] | None = None) -> None:
         print(whole_config(chosen([args.cell], args)[0], 0, args)[0].pretty_text)
     elif args.command == 'run':
         run_cells(args)
+    elif args.command == 'report':
+        report(args)
     else:
         found = chosen(args.cells, args)
         for table in dict.fromkeys(each.table for each in found):
