@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,17 +10,8 @@ from mmcds.core.outputs import StepOutputs, Tap, tap_name
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import Supervision
 from mmcds.core.taps import NetworkInfo
-from mmcds.losses import Classes, contrast_metrics, gather_embeddings, number_classes
-
-
-class _Term(NamedTuple):
-    """A set of images that are contrasted with each other: which, this rank's own among them, and the weight."""
-
-    name: str
-    images: Tensor | None
-    local: slice | None
-    classes: Classes
-    factor: float
+from mmcds.losses import contrast_metrics, gather_embeddings
+from mmcds.methods.terms import contrast_terms
 
 
 @MODELS.register
@@ -113,7 +103,8 @@ class ContrastiveSupervision(Supervision):
             rows = list(whole.embeddings.split([row.shape[2] for row in rows], 2))
             assert whole.labels is not None
             labels, local, ranks = whole.labels, whole.local, whole.num_ranks
-        terms = self._terms(labels, local)
+        weight = self.unlabelled_weight
+        terms = contrast_terms(labels, local, None if weight is None else weight / self.loss.loss_weight)
         values = {}
         for (tap, embeddings), row in zip(own.items(), rows, strict=True):
             for term in terms:
@@ -126,19 +117,3 @@ class ContrastiveSupervision(Supervision):
         if isinstance(self.loss.temperature, Tensor):
             values['temperature'] = self.loss.temperature.detach()
         return values
-
-    def _terms(self, labels: Tensor, local: slice | None) -> list[_Term]:
-        """Return the sets of images that are contrasted; their classes are numbered once per step, not per tap."""
-        if self.unlabelled_weight is None:
-            return [_Term('loss_contrast', None, local, number_classes(labels), 1.0)]
-        terms = []
-        for name, chosen, factor in (
-            ('loss_contrast', labels >= 0, 1.0),
-            ('loss_unlabelled', labels < 0, self.unlabelled_weight / self.loss.loss_weight),
-        ):
-            images = chosen.nonzero()[:, 0]
-            own = None
-            if local is not None:  # the images of a rank stay next to each other
-                own = slice(int(chosen[: local.start].sum()), int(chosen[: local.stop].sum()))
-            terms.append(_Term(name, images, own, number_classes(labels[images]), factor))
-        return terms

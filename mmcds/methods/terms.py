@@ -1,0 +1,49 @@
+"""Which images of a batch are contrasted with each other: all of them, or labelled and unlabelled ones apart."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mmcds.losses import Classes, number_classes
+
+
+class Term(NamedTuple):
+    """A set of images that are contrasted with each other.
+
+    Attributes:
+        name: Of its loss.
+        images: Their numbers, (n,), or None for all.
+        local: This rank's own among them, or None for all.
+        classes: Their classes.
+        factor: What the loss is multiplied by.
+    """
+
+    name: str
+    images: Tensor | None
+    local: slice | None
+    classes: Classes
+    factor: float
+
+
+def contrast_terms(labels: Tensor, local: slice | None, unlabelled_factor: float | None) -> list[Term]:
+    """Return the sets of images that are contrasted; classes are numbered once per step, not for every tap.
+
+    Args:
+        labels: Class of every image, -1 where it is unlabelled. (N,).
+        local: This rank's own images, or None for all.
+        unlabelled_factor: None for one set of all images; otherwise labelled images are one set and unlabelled ones
+            another, with this factor (Eq. 6 of the paper).
+    """
+    if unlabelled_factor is None:
+        return [Term('loss_contrast', None, local, number_classes(labels), 1.0)]
+    terms = []
+    for name, chosen, factor in (
+        ('loss_contrast', labels >= 0, 1.0),
+        ('loss_unlabelled', labels < 0, unlabelled_factor),
+    ):
+        images = chosen.nonzero()[:, 0]
+        own = None
+        if local is not None:  # the images of a rank stay next to each other
+            own = slice(int(chosen[: local.start].sum()), int(chosen[: local.stop].sum()))
+        terms.append(Term(name, images, own, number_classes(labels[images]), factor))
+    return terms
