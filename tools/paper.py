@@ -209,6 +209,7 @@ def run_cells(args: Namespace) -> list[dict]:
     steps: dict[int, dict[str, Cell]] = {}  # cells by the number of cells that have to be trained before
     for each in (other for found in wanted for other in (*found.first, found)):
         steps.setdefault(len(each.first), {})[each.name] = each
+    # all cells are composed once before the first one trains, so that what cannot be trained is refused now
     plan = [
         (each, *whole_config(each, args.seeds[0], args)) for _, step in sorted(steps.items()) for each in step.values()
     ]

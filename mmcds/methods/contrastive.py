@@ -34,7 +34,7 @@ class ContrastiveSupervision(Supervision):
         gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
             like one process with the whole batch. The released code does not gather.
         unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. On a GPU
-            the two sets are told apart by one synchronisation per step.
+            telling the two sets apart is two synchronisations per step, six with ``gather``.
 
     Raises:
         ConfigError: If there are no taps, or if a weight is not positive.

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from mmengine.model import Sequential
 from mmpretrain.models.backbones import ResNeXt
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.backbones.resnext import Bottleneck as ResNeXtBlock
 from mmpretrain.models.backbones.seresnet import SEBottleneck
 from mmpretrain.models.utils import SELayer
@@ -35,11 +34,7 @@ from mmcds.networks.cifar import ResNeXt_CIFAR, SEResNet_CIFAR
 from mmcds.networks.mobilenet_v1 import MobileNetV1
 from mmcds.networks.preact_resnet import PreActBlock, PreActResNet
 from mmcds.networks.se_resnet import SEBasicBlock
-
-KAIMING = [
-    dict(type='Kaiming', layer=['Conv2d']),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-]
+from mmcds.networks.staged import StagedBackbone
 
 
 def add_biases(module: nn.Module) -> None:
@@ -171,35 +166,6 @@ def unit(
     return layers if activation is None else [*layers, activation()]
 
 
-class StagedBackbone(BaseBackbone):
-    """A stem and stages ``layer1``, ``layer2``, ..., whose outputs are the taps.
-
-    Args:
-        stem: First layers.
-        stages: Stages in order.
-        out_indices: Stages whose output is returned.
-    """
-
-    def __init__(self, stem: list[nn.Module], stages: list[list[nn.Module]], out_indices: Sequence[int]) -> None:
-        super().__init__(KAIMING)
-        self.out_indices = tuple(out_indices)
-        self.num_stages = len(stages)
-        self.stem = Sequential(*stem)
-        self.layers = [f'layer{number}' for number in range(1, len(stages) + 1)]
-        for name, stage in zip(self.layers, stages, strict=True):
-            self.add_module(name, Sequential(*stage))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (M, 3, H, W) to the maps of ``out_indices``."""
-        x = self.stem(x)
-        outs = []
-        for stage, name in enumerate(self.layers):
-            x = self.get_submodule(name)(x)
-            if stage in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
-
-
 class InvertedResidual(nn.Module):
     """Expand, filter, shrink; added to the input where both have the same shape.
 
@@ -245,7 +211,7 @@ class MobileNetV2_CIFAR100Repo(StagedBackbone):
                 width = channels
             stages.append(stage)
         stages.append(unit(width, 1280, activation=nn.ReLU6))
-        super().__init__(unit(3, 32, padding=1, activation=nn.ReLU6), stages, out_indices)
+        super().__init__(Sequential(*unit(3, 32, padding=1, activation=nn.ReLU6)), stages, out_indices)
 
 
 class GroupedShuffle(nn.Module):
@@ -322,7 +288,7 @@ class ShuffleNetV1_CIFAR100Repo(StagedBackbone):
     """
 
     def __init__(self, out_indices: Sequence[int] = (2,)) -> None:
-        super().__init__(unit(3, 24, 3), shuffle_stages(GroupedShuffle, (240, 480, 960), 24), out_indices)
+        super().__init__(Sequential(*unit(3, 24, 3)), shuffle_stages(GroupedShuffle, (240, 480, 960), 24), out_indices)
 
 
 @MODELS.register_module()
@@ -335,4 +301,4 @@ class ShuffleNetV2_CIFAR100Repo(StagedBackbone):
 
     def __init__(self, out_indices: Sequence[int] = (3,)) -> None:
         stages = [*shuffle_stages(SplitShuffle, (116, 232, 464), 24), unit(464, 1024)]
-        super().__init__(unit(3, 24, 3, activation=None), stages, out_indices)
+        super().__init__(Sequential(*unit(3, 24, 3, activation=None)), stages, out_indices)

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
+from mmcds.networks.staged import KAIMING
 
 
 class PreActBlock(nn.Module):
@@ -106,10 +107,7 @@ class PreActResNet(BaseBackbone):
         strides: Sequence[int] = (1, 2, 2, 2),
         out_indices: Sequence[int] = (3,),
         norm_cfg: dict = dict(type='BN'),
-        init_cfg: list[dict] = [
-            dict(type='Kaiming', layer=['Conv2d']),
-            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-        ],
+        init_cfg: list[dict] = KAIMING,
     ) -> None:
         super().__init__(init_cfg)
         if depth not in self.depths or stem not in ('imagenet', 'cifar'):
