@@ -74,7 +74,7 @@ def require(package: str, extra: str, what: str) -> None:
         found = False
     if not found:
         raise ModuleNotFoundError(
-            f"{what} needs {package}, which is not installed: pip install 'mmcds[{extra}]'. Training with plain "
-            'PyTorch (mmcds.ContrastiveDeepSupervision) needs nothing else.',
+            f"{what} needs {package}, which is not installed: pip install '.[{extra}]' in the folder of mmcds. "
+            'Training with plain PyTorch (mmcds.ContrastiveDeepSupervision) needs nothing else.',
             name=package,
         )

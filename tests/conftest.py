@@ -159,15 +159,14 @@ def environment() -> dict[str, str]:
     return child_environment()
 
 
-def build_on_meta(model):
-    """Build a model without data, so that its shapes cost nothing."""
+def build_on_meta(model, scope='mmpretrain'):
+    """Build a model of a host without data, so that its shapes cost nothing."""
     from functools import partial
 
-    from mmengine.registry import DefaultScope
-    from mmpretrain.registry import MODELS
+    from mmengine.registry import MODELS, DefaultScope
 
     with (
-        DefaultScope.overwrite_default_scope('mmpretrain'),
+        DefaultScope.overwrite_default_scope(scope),
         torch.device('meta'),
         pytest.MonkeyPatch.context() as patch,
     ):

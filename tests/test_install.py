@@ -138,7 +138,7 @@ def test_the_doctor_says_what_detection_lacks(monkeypatch, capsys):
     assert doctor.main() == 0
     assert capsys.readouterr().out.strip().endswith('ready for pre-training; not for detection: ImportError: broken')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    assert "MMDetection is not installed (pip install 'mmcds[det]')" in doctor.detection_problem()
+    assert 'MMDetection is not installed (pip install onedl-mmdetection)' in doctor.detection_problem()
 
 
 def test_the_doctor_names_a_missing_package(monkeypatch, capsys):

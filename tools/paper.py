@@ -114,7 +114,7 @@ def whole_config(each: Cell, seed: int, args: Namespace) -> tuple[Config, Batch]
 
 def share_batch(each: Cell, config: Config, args: Namespace) -> Batch:
     """Divide the batch of a cell over the GPUs, or ask for another learning rate if ``--auto-scale-lr`` is given."""
-    processes = args.gpus or usual_processes(config, len(visible_devices()))
+    processes = usual_processes(config, len(visible_devices())) if args.gpus is None else args.gpus
     if not args.auto_scale_lr:
         return divide_batch(config, processes, each.name)
     config.auto_scale_lr.enable = True
@@ -198,7 +198,15 @@ def last_name(each: Cell, args: Namespace) -> str:
 
 
 def run_cells(args: Namespace) -> list[dict]:
-    """Train what this build runs and has not been trained, teachers and starts first; then print the tables."""
+    """Train what this build runs and has not been trained, teachers and starts first; then print the tables.
+
+    Raises:
+        ConfigError: If a cell is unknown or cannot be trained so, or if there are not as many GPUs as asked for; a
+            machine without any starts processes on its CPU.
+    """
+    visible = len(visible_devices())
+    if args.gpus and 0 < visible < args.gpus and not args.dry_run:
+        raise ConfigError(f'--gpus {args.gpus}: {visible} GPU(s) are visible. Take --gpus {visible} or leave it out.')
     wanted = chosen(args.cells, args)
     skipped = [each for each in wanted if why_not(each)]
     wanted = [each for each in wanted if not why_not(each)]

@@ -48,7 +48,7 @@ def import_problem(module: str) -> str | None:
 def detection_problem() -> str | None:
     """Return why detectors cannot be trained here, in one line, or None."""
     if importlib.util.find_spec('mmdet') is None:
-        return "MMDetection is not installed (pip install 'mmcds[det]')"
+        return 'MMDetection is not installed (pip install onedl-mmdetection)'
     return import_problem('mmcds.detection')
 
 

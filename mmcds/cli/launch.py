@@ -149,8 +149,7 @@ def load_config(args: Namespace) -> Config:
         if 'mmdet is not installed' not in str(error):
             raise
         raise ConfigError(
-            f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet), or '
-            "the extra: pip install 'mmcds[det]'."
+            f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet).'
         ) from error
     config.launcher = args.launcher
     if args.cfg_options is not None:

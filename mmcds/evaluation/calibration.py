@@ -32,7 +32,7 @@ def check_bins(bins: int) -> None:
     try:
         import torchmetrics  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ConfigError("calibration needs torchmetrics: pip install 'mmcds[calib]'.") from error
+        raise ConfigError("calibration needs torchmetrics: pip install 'torchmetrics>=1.4'.") from error
 
 
 def check_predictions(scores: Tensor, labels: Tensor) -> None:

@@ -2,13 +2,19 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from queue import SimpleQueue
+
+import torch
 
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars, to_percent
@@ -101,8 +107,28 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
     scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]
     if scores:
         record.update(accuracy=scores[-1], best=max(scores))
+    record['provenance'] = provenance(run.processes)
     file.write_text(json.dumps(record, indent=2) + '\n')
     return record
+
+
+def provenance(processes: int) -> dict[str, str]:
+    """Return what a run is told apart by beside its config: versions, hardware and the day of its end.
+
+    Args:
+        processes: How many trained together.
+    """
+    found = {'Python': platform.python_version()}
+    for name in ('mmcds', 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection'):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    unit = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {cores} cores'
+    return dict(
+        versions=', '.join(f'{name} {number}' for name, number in found.items()),
+        device=f'{processes} x {unit}' if processes > 1 else unit,
+        ended=date.today().isoformat(),
+    )
 
 
 def final_losses(training: Sequence[dict]) -> dict[str, float]:
@@ -130,7 +156,8 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
 
     Returns:
         One record per run: its attributes, ``metrics``, what the last validation gave, and ``accuracy``, the top-1
-        accuracy of a classifier or the AP of a detector after the last epoch, in percent, and ``best``, the highest.
+        accuracy of a classifier or the AP of a detector after the last epoch, in percent, ``best``, the highest, and
+        ``provenance``, see :func:`provenance`.
 
     Raises:
         ConfigError: If a training fails, or if a folder holds another run.

@@ -78,7 +78,7 @@ def resources() -> Path:
             return folder
     raise FileNotFoundError(
         f'mmcds: neither {package / ".mim"} nor {package.parent} holds model-index.yml and configs; the '
-        'installation is incomplete. Reinstall with `pip install mmcds` or `pip install -e .`.'
+        'installation is incomplete. Reinstall with `pip install .` in the folder of mmcds.'
     )
 
 

@@ -68,7 +68,8 @@ def divide_batch(config: Config, processes: int, owner: str) -> Batch:
         owner: Who is trained, for messages.
 
     Raises:
-        ConfigError: If the numbers do not divide each other, or if the batch would be divided in time and cannot be.
+        ConfigError: If the numbers do not divide each other, if the config accumulates another number of times, or if
+            the batch would be divided in time and cannot be.
     """
     loader, total = config.train_dataloader, config.auto_scale_lr.base_batch_size
     size = loader.batch_size
@@ -89,6 +90,12 @@ def divide_batch(config: Config, processes: int, owner: str) -> Batch:
         raise ConfigError(
             f'{owner}: a step needs its {total} images at once, and {processes} process(es) of {size} images have not '
             f'as many. Take --gpus {total // size}, train_dataloader.batch_size={share} where memory allows it, {mend}'
+        )
+    asked = config.optim_wrapper.get('accumulative_counts')
+    if asked is not None and asked != batch.accumulated:
+        raise ConfigError(
+            f'{owner}: optim_wrapper.accumulative_counts={asked} is set, but {processes} process(es) of '
+            f'{batch.images} images accumulate {batch.accumulated} times for a step of {total}. Leave it out, {mend}'
         )
     if 'num_unlabelled' in loader.get('batch_sampler', {}):
         unlabelled, rest = divmod(loader.batch_sampler.num_unlabelled * batch.images, size)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from mmcds.paper.report import Row, to_texts, write_report
+from mmcds.paper.report import Row, provenance_of, to_texts, write_report
 from mmcds.paper.tables import TABLES
 
 STYLE = """
@@ -67,10 +67,11 @@ def section(name: str, title: str, rows: Sequence[Row], remarks: Sequence[str]) 
     run = sum(bool(row.last) for row in rows)
     table = html_table(*to_texts(rows))
     notes = ''.join(f'<li>{escape(remark)}</li>' for remark in remarks)
+    made = ''.join(f'<p class="quiet">{escape(text)}.</p>' for text in provenance_of(rows))
     summary = f'{len(rows)} cells, {run} of them run by us'
     return (
         f'<section><h2 id="{name}">{escape(title)}</h2>\n{plots(title, rows, name)}\n'
-        f'<details{" open" if run else ""}><summary>{summary}</summary>\n{table}</details>\n'
+        f'<details{" open" if run else ""}><summary>{summary}</summary>\n{table}</details>\n{made}'
         + (f'<p>The paper on its own numbers:</p><ul>{notes}</ul>' if notes else '')
         + '</section>\n'
     )

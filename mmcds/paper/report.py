@@ -41,12 +41,14 @@ class Row:
         last: Top-1 accuracy (detectors: AP) after the last epoch of every run, in percent.
         best: The highest of every run, as the released code reports it, in percent.
         beside: What else was measured after the last epoch, by name in :data:`BESIDE` and in its unit.
+        provenance: Versions and hardware of every run, and the day of its end; runs of older versions have none.
     """
 
     cell: Cell
     last: tuple[float, ...] = ()
     best: tuple[float, ...] = ()
     beside: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    provenance: tuple[Mapping[str, str], ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -132,9 +134,23 @@ def collect(cells: Sequence[Cell], out: str | Path) -> list[Row]:
                     for name, values in measured.items()
                     if values and None not in values
                 },
+                tuple(record.get('provenance', {}) for record in found),
             )
         )
     return rows
+
+
+def provenance_of(rows: Sequence[Row]) -> list[str]:
+    """Return a line per set of versions and hardware that runs were trained with: how many, and when they ended."""
+    days: dict[str, list[str]] = {}
+    for each in (each for row in rows for each in row.provenance):
+        made = f'{each["versions"]}; {each["device"]}' if each else 'versions that were not recorded'
+        days.setdefault(made, []).append(each.get('ended', ''))
+    return [
+        f'{len(ended)} run{"s" if len(ended) > 1 else ""} trained with {made}'
+        + (f'; ended {" to ".join(sorted({min(ended), max(ended)}))}' if all(ended) else '')
+        for made, ended in days.items()
+    ]
 
 
 def to_markdown(title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
@@ -147,7 +163,7 @@ def to_markdown(title: str, rows: Sequence[Row], remarks: Sequence[str] = ()) ->
         '',
         'Top-1 accuracy (detectors: AP) in percent, mean ± sample standard deviation over runs; the difference is '
         'last - paper.',
-        *(f'\n- {remark}' for remark in remarks),
+        *(f'\n- {remark}' for remark in (*provenance_of(rows), *remarks)),
     ]
     return '\n'.join(lines) + '\n'
 

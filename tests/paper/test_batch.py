@@ -67,6 +67,12 @@ def test_a_schedule_that_counts_iterations_counts_those_of_a_step():
             'cannot be taken 48 at a time.*divides 256',
         ),
         (
+            'table3/resnet50_in1k/cds',
+            4,
+            {'optim_wrapper.accumulative_counts': 3},
+            'accumulative_counts=3 is set, but 4 .* accumulate 2 times for a step of 256',
+        ),
+        (
             'figure2/resnet18_cifar100/semi_cds-10_labels',
             192,
             {},
@@ -125,6 +131,11 @@ def test_the_tool_starts_as_many_processes_as_share_the_batch(tool, tmp_path, mo
 
     seen.clear()
     capsys.readouterr()
+    with pytest.raises(ConfigError, match=r'--gpus 8: 4 GPU\(s\) are visible'):
+        module.main(['run', 'table3/resnet34_in1k/cds', '--gpus', '8', *out])
+    with pytest.raises(ConfigError, match='which 0 processes cannot share'):
+        module.main(['run', 'table3/resnet34_in1k/cds', '--gpus', '0', *out])
+    assert not (tmp_path / 'table3/resnet34_in1k').exists()
     module.main(
         ['run', 'table3/resnet34_in1k/cds', 'table8/resnet18_cifar100/kd', '--dry-run', '--out', str(tmp_path / 'no')]
     )

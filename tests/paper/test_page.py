@@ -9,6 +9,8 @@ from mmcds.paper import TABLES, cell, collect
 from mmcds.paper.page import cell_class, html_table, write_page
 from mmcds.paper.report import run_folder
 
+MADE = dict(versions='torch 9', device='<card>')
+
 
 class Reader(HTMLParser):
     """Counts what a page consists of, and checks that everything that is opened is closed."""
@@ -16,6 +18,7 @@ class Reader(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.found, self.rows, self.sources, self.links = [], {}, [], [], []
+        self.text = text
         self.feed(text)
         assert not self.open
 
@@ -41,7 +44,8 @@ def test_the_page_has_every_number_of_the_paper_and_loads_nothing(tool, tmp_path
     for seed, accuracy in enumerate((79.0, 80.0)):
         folder = run_folder(tmp_path, ran, seed)
         folder.mkdir(parents=True)
-        (folder / RESULT).write_text(json.dumps(dict(accuracy=accuracy, best=81.0, metrics={})))
+        record = dict(accuracy=accuracy, best=81.0, metrics={}, provenance=MADE | dict(ended=f'2026-01-0{2 - seed}'))
+        (folder / RESULT).write_text(json.dumps(record))
     tool('paper').main(['report', '--out', str(tmp_path)])
     assert capsys.readouterr().out.strip() == str(tmp_path / 'report.html')
     page = Reader((tmp_path / 'report.html').read_text())
@@ -58,6 +62,7 @@ def test_the_page_has_every_number_of_the_paper_and_loads_nothing(tool, tmp_path
     assert all(source.startswith('data:image/png;base64,') for source in page.sources)
     assert len(page.sources) == 1, 'a plot of the one table that was run'
     assert page.links == [f'#{name}' for name in TABLES]
+    assert '2 runs trained with torch 9; &lt;card&gt;; ended 2026-01-01 to 2026-01-02.' in page.text
     assert 'is stated as' in (tmp_path / 'report.html').read_text(), 'the paper on its own numbers'
 
 

@@ -380,7 +380,9 @@ def test_results_are_compared_with_the_paper_in_markdown_csv_and_plot(tmp_path):
     assert rows[-1].difference == pytest.approx(81 - 81.31)
     files = write_report('Table 1', rows, tmp_path / 'report', 'table1')
     assert [path.name for path in files] == ['table1.md', 'table1.csv', 'table1.png']
-    line = files[0].read_text().splitlines()[-3]
+    text = files[0].read_text()
+    line = next(line for line in text.splitlines() if '81.50 ± 1.00' in line)
+    assert '3 runs trained with versions that were not recorded' in text
     assert line.split(' | ')[4:9] == ['81.31', '81.00 ± 1.00', '81.50 ± 1.00', '3', '-0.31']
     table = list(csv.DictReader(files[1].open()))
     assert (table[-1]['cell'], table[-1]['last']) == (ours.name, '80.00 81.00 82.00')
@@ -529,6 +531,7 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
     assert (folder / 'last_checkpoint').read_text().endswith('/epoch_2.pth')
     record = json.loads((folder / RESULT).read_text())
     assert (record['seed'], record['best'] >= record['accuracy']) == (3, True)
+    assert f'torch {torch.__version__.partition("+")[0]}' in record['provenance']['versions']
     assert any(
         key.startswith('supervisions.dks')
         for key in torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']

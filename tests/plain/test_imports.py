@@ -60,7 +60,7 @@ def test_what_needs_a_missing_library_says_so_in_one_line(name):
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode
     assert last.startswith(f'ModuleNotFoundError: mmcds.{name.split(".")[0]}'), last
-    assert "pip install 'mmcds[openmmlab]'" in last or "pip install 'mmcds[det]'" in last
+    assert "pip install '.[openmmlab]' in the folder" in last or "pip install '.[det]' in the folder" in last
 
 
 @pytest.mark.parametrize('tool', ['train', 'test', 'paper', 'export_backbone'])
