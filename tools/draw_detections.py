@@ -15,11 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import check_architecture, model_state
+from mmcds.openmmlab.checkpoint import check_architecture, read_weights
 
 
 def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) -> None:
@@ -41,10 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = load_config(args)
     check_data_root(config, ('test_dataloader',))
-    if not Path(args.checkpoint).is_file():
-        raise ConfigError(
-            f'checkpoint {args.checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_12.pth.'
-        )
+    state = read_weights(args.checkpoint)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         dataset = DATASETS.build(config.test_dataloader.dataset)
         model = MODELS.build(config.model)
@@ -52,7 +48,6 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError(
             f'-n is {args.num_images}, but the test set has {len(dataset)} images. Ask for 1 to so many.'
         )
-    state = model_state(CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu'))
     check_architecture(model.state_dict(), state, args.checkpoint)
     model.load_state_dict(state)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()

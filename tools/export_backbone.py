@@ -7,7 +7,7 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 
 from argparse import ArgumentParser
 
-from mmcds.cli.launch import run_tool
+from mmcds.cli.launch import add_trust_argument, run_tool
 from mmcds.openmmlab.export import LAYOUTS, export_backbone
 
 
@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--with-head', action='store_true', help='also the classifier (torchvision, timm)')
     parser.add_argument('--no-ema', action='store_true', help='raw weights of a run with EMAHook')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files')
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     manifest = export_backbone(
         args.checkpoint,

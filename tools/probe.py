@@ -26,20 +26,26 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import set_random_seed
-from mmengine.runner.checkpoint import CheckpointLoader
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcds.cli.launch import OPTIONS_HELP, check_data_root, load_config, run_tool, set_loader_defaults
+from mmcds.cli.launch import (
+    OPTIONS_HELP,
+    add_trust_argument,
+    check_data_root,
+    load_config,
+    run_tool,
+    set_loader_defaults,
+)
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import Tap, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
 from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
-from mmcds.openmmlab.checkpoint import check_architecture, model_state
+from mmcds.openmmlab.checkpoint import check_architecture, read_weights
 from mmcds.openmmlab.runner import Runner
 
 #: Key, title and digits of the measures of one network.
@@ -89,14 +95,12 @@ def load_network(name: str, config: Config, checkpoint: str, taps: Sequence[Tap]
     Raises:
         ConfigError: If the checkpoint does not exist or is of another architecture.
     """
-    if not Path(checkpoint).is_file():
-        raise ConfigError(f'checkpoint {checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    state = read_weights(checkpoint)
     wanted = tuple(taps) or stages(config.model.backbone)
     unused = {key: None for key in ('supervisions', 'teacher') if config.model.get(key)}
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     backbone = build_backbone(config.model.backbone, wanted)
     model = MODELS.build({**config.model, **unused, 'backbone': backbone, 'data_preprocessor': preprocessor})
-    state = model_state(CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     check_architecture(model.state_dict(), state, checkpoint)
     model.load_state_dict(state, strict=False)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -303,6 +307,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser.add_argument('--out', default='work_dirs/probe', help='folder for tables and plots')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    add_trust_argument(parser)
     args = parser.parse_args(argv)
     count = len(args.networks) // 2
     if len(args.networks) % 2:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -19,11 +19,29 @@ from rich.table import Table
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.colors import place_colors
 from mmcds.openmmlab.runner import inner_dataset
+from mmcds.openmmlab.untrusted import TRUST
 
 OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
     'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
 )
+
+
+class _Trust(Action):
+    """Set the environment variable that lets every checkpoint be read, for this process and those that it starts."""
+
+    def __call__(self, *_: object) -> None:
+        os.environ[TRUST] = '1'
+
+
+def add_trust_argument(parser: ArgumentParser) -> None:
+    """Add the option that reads checkpoints which could run code."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action=_Trust,
+        nargs=0,
+        help='read checkpoints that could run code; for old files of a known origin',
+    )
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -32,6 +50,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    add_trust_argument(parser)
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),

@@ -1,15 +1,17 @@
 """Reading checkpoints: their config, their weights, their hash, and what a model would miss in them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.untrusted import read_checkpoint, read_config_text, trusted
 
 
 def file_sha256(path: Path) -> str:
@@ -28,21 +30,50 @@ def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
     Raises:
         ConfigError: If the file does not exist or carries no config.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'checkpoint {path} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    checkpoint = read_checkpoint(path)
     text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
     if not text:
         raise ConfigError(
             f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
             'a checkpoint that tools/train.py wrote.'
         )
-    return checkpoint, Config.fromstring(text, '.py')
+    return checkpoint, Config.fromstring(text, '.py') if trusted() else read_config_text(text, path)
 
 
-def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper."""
-    return {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Read the weights of a training checkpoint or of a bare state dict, from a file or an address.
+
+    Raises:
+        ConfigError: If the file does not exist, is damaged, could run code, or holds no weights or such that are not
+            finite.
+    """
+    remote = '://' in path
+    return model_state(CheckpointLoader.load_checkpoint(path, 'cpu') if remote else read_checkpoint(path), path)
+
+
+def model_state(checkpoint: Any, source: str) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper.
+
+    Raises:
+        ConfigError: If there are none, or if they are not finite.
+    """
+    found = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    tensors = found.items() if isinstance(found, Mapping) else ()
+    state = {str(key).removeprefix('module.'): value for key, value in tensors if isinstance(value, Tensor)}
+    if not state:
+        raise ConfigError(f'{source} holds no weights: it is neither a training checkpoint nor a state dict.')
+    bad = not_finite(state)
+    if bad:
+        raise ConfigError(
+            f'{source}: {len(bad)} of {len(state)} tensors are not finite, such as {bad[0]}: its training has '
+            'diverged. Take an earlier checkpoint.'
+        )
+    return state
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or an infinite number."""
+    return [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
 
 
 def compare_state(

@@ -15,7 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import file_sha256, load_training_checkpoint
+from mmcds.openmmlab.checkpoint import file_sha256, load_training_checkpoint, not_finite
 from mmcds.version import __version__
 
 LAYOUTS = ('openmmlab', 'torchvision', 'timm')
@@ -160,6 +160,12 @@ def _select_tensors(checkpoint: Path, weights: dict[str, Tensor], with_head: boo
         raise ConfigError(
             f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
             f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.'
+        )
+    bad = not_finite(state)
+    if bad:
+        raise ConfigError(
+            f'{checkpoint}: {len(bad)} of {len(state)} tensors of the backbone are not finite, such as {bad[0]}: its '
+            'training has diverged. Export an earlier checkpoint.'
         )
     if with_head:
         state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})

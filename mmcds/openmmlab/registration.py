@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmcds.after_import import name_configs
 from mmcds.core.registry import MODELS
+from mmcds.openmmlab.untrusted import guard_mmengine
 
 #: What registers classes of MMPretrain's kinds when it is imported.
 _MODULES = (
@@ -92,6 +93,7 @@ def register() -> None:
         return
     _registered = True
     name_configs()
+    guard_mmengine()
     with without_noise():
         from mmpretrain.apis.model import ModelHub
         from mmpretrain.registry import MODELS as THEIRS

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from mmcds.core.errors import ConfigError
 from mmcds.core.step import Supervisions, taps_of_teacher
 from mmcds.core.taps import NetworkInfo
 from mmcds.core.teacher import RunsViews, Teacher
-from mmcds.openmmlab.checkpoint import compare_state, file_sha256, model_state
+from mmcds.openmmlab.checkpoint import compare_state, file_sha256, read_weights
 
 
 def read_model_config(source: str | Mapping | Config) -> tuple[dict[str, Any], str | None]:
@@ -153,8 +152,7 @@ class LoadedTeacher(Teacher):
                 f'teacher: checkpoint {self.checkpoint} does not exist. Train the teacher first (python '
                 f'tools/train.py {self.name}), or name its file: --cfg-options model.teacher.checkpoint=FILE.'
             )
-        loaded = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu')
-        state = model_state(loaded)
+        state = read_weights(self.checkpoint)
         network = self._build()
         self._check(network.state_dict(), state)
         network.load_state_dict(state, strict=False)

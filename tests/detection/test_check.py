@@ -139,6 +139,6 @@ def test_detection_without_mmdetection_says_how_to_install_it(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmdet')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(
-        ModuleNotFoundError, match=r"detection needs mmdet, which is not installed: pip install 'mmcds\[det\]'"
+        ModuleNotFoundError, match=r"detection needs mmdet, which is not installed: pip install '\.\[det\]'"
     ):
         importlib.reload(mmcds.detection)

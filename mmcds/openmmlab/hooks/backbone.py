@@ -12,7 +12,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import compare_state
+from mmcds.openmmlab.checkpoint import compare_state, model_state
 from mmcds.openmmlab.hooks.check import bare_model
 
 
@@ -91,6 +91,7 @@ class CheckBackboneHook(Hook):
         checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
         self._meta = checkpoint.get('meta') or {}
         state = checkpoint.get('state_dict', checkpoint)
+        model_state(checkpoint, source)  # refuses what holds no weights, or such that are not finite
         if entry.get('prefix') is None:
             for prefix in ('backbone.', 'module.backbone.'):
                 if any(key.startswith(prefix) for key in state):

@@ -96,4 +96,11 @@ class CheckCheckpointHook(Hook):
         if not resuming:
             wanted = {key: value for key, value in wanted.items() if not key.startswith('supervisions.')}
         prefix = 'backbone.' if training and not resuming else ''
-        check_architecture(wanted, model_state(checkpoint), runner._load_from or 'the checkpoint', prefix)
+        source = runner._load_from or 'the checkpoint'
+        state = model_state(checkpoint, source)
+        if resuming and not {'optimizer', 'message_hub'} <= checkpoint.keys():
+            raise ConfigError(
+                f'{source} holds weights and no state of the optimiser, so a training cannot go on from it. Resume '
+                f'from epoch_N.pth, or start a training from these weights: --cfg-options load_from={source}.'
+            )
+        check_architecture(wanted, state, source, prefix)
