@@ -41,6 +41,8 @@ SLOW_FILES = (
     'test_scenes.py',
     'test_paper.py',
     'test_recipe.py',
+    'test_safe_checkpoint.py',
+    'test_untrusted.py',
     'test_batch.py',
     'test_released.py',
     'test_probe.py',

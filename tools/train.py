@@ -6,6 +6,7 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 # isort: split
 
 from argparse import ArgumentParser, Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmengine.config import Config
@@ -16,6 +17,7 @@ from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,
     check_data_root,
+    is_first_process,
     keep_freed_memory,
     load_config,
     merge_step_arguments,
@@ -24,6 +26,7 @@ from mmcds.cli.launch import (
 )
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.runner import Runner
+from mmcds.openmmlab.work_dir import POINTER, checkpoints, latest_checkpoint, only_training, set_aside
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -37,7 +40,9 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or without a value from the latest one in the work dir',
     )
-    parser.add_argument('--overwrite', action='store_true', help='start anew in a work dir that holds a run')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='start anew in a work dir that holds a run, which is set aside'
+    )
     add_step_arguments(parser)
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size'
@@ -65,9 +70,8 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
                 'auto_scale_lr=dict(base_batch_size=...), the batch size its lr was chosen for.'
             )
         config.auto_scale_lr.enable = True
-    latest = Path(config.work_dir, 'last_checkpoint')
     if args.resume == 'auto':
-        if latest.exists():  # otherwise the run starts, from load_from if the config has one
+        if latest_checkpoint(config.work_dir):  # otherwise the run starts, from load_from if the config has one
             config.resume, config.load_from = True, None
     elif args.resume:
         config.resume, config.load_from = True, args.resume
@@ -76,11 +80,14 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
                 f'--resume: {config.load_from} does not exist. Without a value, the latest '
                 f'checkpoint in {config.work_dir} is taken.'
             )
-    elif latest.exists() and not args.overwrite:
+    elif args.overwrite:
+        if is_first_process() and (checkpoints(config.work_dir) or Path(config.work_dir, POINTER).exists()):
+            set_aside(config.work_dir)
+    elif checkpoints(config.work_dir) or Path(config.work_dir, POINTER).exists():
         raise ConfigError(
             f'work dir {config.work_dir} holds a run already (its latest checkpoint: '
-            f'{latest.read_text().strip()}). Go on with it by --resume, start anew by --overwrite, '
-            'or choose another --work-dir.'
+            f'{next(iter(checkpoints(config.work_dir)), "unreadable")}). Go on with it by --resume, start anew by '
+            '--overwrite, or choose another --work-dir.'
         )
 
 
@@ -106,13 +113,14 @@ def main(argv: list[str] | None = None) -> Runner:
     args = parse_args(argv)
     keep_freed_memory()
     config = load_config(args)
-    merge_train_arguments(config, args)
-    set_loader_defaults(config)
-    check_data_root(config, ('train_dataloader', 'val_dataloader'))
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
-        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-        warn_about_batch_size(runner)
-        runner.train()
+    with only_training(config.work_dir) if is_first_process() else nullcontext():
+        merge_train_arguments(config, args)
+        set_loader_defaults(config)
+        check_data_root(config, ('train_dataloader', 'val_dataloader'))
+        with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
+            runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+            warn_about_batch_size(runner)
+            runner.train()
     return runner
 
 

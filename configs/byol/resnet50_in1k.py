@@ -15,6 +15,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=990, by_epoch=True, begin=10, end=1000)]
 train_cfg = dict(max_epochs=1000)
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=2))
+default_hooks = dict(
+    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=2), finite=dict(type='CheckFiniteHook'))
 custom_hooks = [dict(type='EpochSeedHook'), dict(type='ProgressBarHook')]
 randomness = dict(seed=0)

@@ -180,9 +180,17 @@ def load_config(args: Namespace) -> Config:
         path = Path(name)
         folder = path if library == 'paper' else Path(path.parent.name, path.stem)
         config.work_dir = str('work_dirs' / folder)
+    if Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
+        raise ConfigError(f'--work-dir {config.work_dir} is a file. Name a folder.')
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         use_cpu_processes(config)
     return config
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process of rank 0, before any group of processes exists."""
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
 
 
 def use_cpu_processes(config: Config) -> None:

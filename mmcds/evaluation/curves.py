@@ -33,8 +33,11 @@ def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
     train: dict[int, dict] = {}
     val: dict[int, dict] = {}
     for file in files:
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
+        for line in file.read_text(errors='replace').splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # what a kill left of the last line
+                continue
             if 'loss' in record:
                 train[record['step']] = {**record, 'iter': record['step']}
             elif any('/' in key for key in record):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -102,6 +103,16 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
             f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
             f'Train it longer; see {log}.'
         )
+    pointer = run.work_dir / 'last_checkpoint'
+    measured = Path(pointer.read_text().strip()).name if pointer.is_file() else None
+    step = re.search(r'(?:epoch|iter)_(\d+)', measured or '')
+    if run.validated and step and validations[-1]['epoch'] != int(step[1]):
+        raise ConfigError(
+            f'{run.label}, seed {run.seed}: the last validation is that of step {validations[-1]["epoch"]}, but the '
+            f'last checkpoint is {measured}. Validate the last epoch (train_cfg.val_interval), and delete '
+            f'{run.work_dir}.'
+        )
+    record['checkpoint'] = measured
     record['metrics'] = {key: value for key, value in (validations or [{}])[-1].items() if '/' in key}
     record['metrics'].update(final_losses(training))
     scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]

@@ -6,7 +6,8 @@ Frozen stages, BatchNorm in evaluation mode, learning rate, schedule and views a
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './runtime.py']
 data_root = '{{$MMCDS_DATA_ROOT:data}}/coco'
 
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'))
+default_hooks = dict(
+    checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=2, save_best='coco/bbox_mAP'))
 train_dataloader = dict(
     persistent_workers=False,  # workers that stay would repeat their augmentations, see EpochSeedHook
     worker_init_fn=dict(type='seed_worker'),

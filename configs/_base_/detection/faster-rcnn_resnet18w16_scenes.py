@@ -25,4 +25,5 @@ model = dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
         rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=2))
+default_hooks = dict(
+    logger=dict(interval=25), checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=2))

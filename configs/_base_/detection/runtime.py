@@ -7,6 +7,7 @@ custom_hooks = [
     dict(type='mmpretrain.CheckBackboneHook'),
     dict(type='mmpretrain.CheckCheckpointHook'),
     dict(type='SyncBuffersHook'),
+    dict(type='mmpretrain.CheckFiniteHook'),
     dict(type='mmpretrain.ProgressBarHook'),
     dict(type='mmpretrain.RunReportHook', metric='coco/bbox_mAP', export=False)]
 randomness = dict(seed=0, deterministic=False)

@@ -2,7 +2,9 @@
 
 from mmcds.openmmlab.hooks.backbone import CheckBackboneHook
 from mmcds.openmmlab.hooks.check import CheckCheckpointHook, CheckDataHook
+from mmcds.openmmlab.hooks.checkpoint import SafeCheckpointHook
 from mmcds.openmmlab.hooks.compile import CompileHook
+from mmcds.openmmlab.hooks.finite import CheckFiniteHook
 from mmcds.openmmlab.hooks.prepare import PrepareSupervisionsHook
 from mmcds.openmmlab.hooks.progress import ProgressBarHook
 from mmcds.openmmlab.hooks.report import RunReportHook
@@ -14,11 +16,13 @@ __all__ = [
     'CheckBackboneHook',
     'CheckCheckpointHook',
     'CheckDataHook',
+    'CheckFiniteHook',
     'CompileHook',
     'EpochSeedHook',
     'PrepareSupervisionsHook',
     'ProgressBarHook',
     'RunReportHook',
+    'SafeCheckpointHook',
     'TeacherRecordHook',
     'ViewColorHook',
     'seed_worker',
