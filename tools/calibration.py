@@ -19,11 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mmengine
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from mmcds.cli.launch import OPTIONS_HELP, add_trust_argument, load_config, prepare_testing, print_table, run_tool
+from mmcds.cli.launch import (
+    OPTIONS_HELP,
+    Options,
+    add_trust_argument,
+    load_config,
+    prepare_testing,
+    print_table,
+    run_tool,
+)
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack_predictions, top_class
 from mmcds.evaluation.reliability import draw_reliability
@@ -160,7 +167,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         help='fit a temperature to every other test image, and report the other ones without and with it',
     )
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help=OPTIONS_HELP)
     add_trust_argument(parser)
     args = parser.parse_args(argv)
     models = read_models(args.models, args.names)

@@ -26,9 +26,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from mmcds.cli.launch import OPTIONS_HELP, print_table, run_tool
+from mmcds.cli.launch import OPTIONS_HELP, Options, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
@@ -367,7 +367,7 @@ def main(argv: list[str] | None = None) -> None:
             help='keep the images of a process as the config has them, and scale the learning rate to the batch',
         )
         command.add_argument(
-            '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
+            '--cfg-options', nargs='+', action=Options, default={}, metavar='KEY=VALUE', help=OPTIONS_HELP
         )
     gathering = commands.add_parser('collect', parents=[trainings], help='compare what has ended with the paper')
     gathering.add_argument('cells', nargs='+', metavar='CELL', help='cell or table')

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import set_random_seed
 from rich.console import Console
@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from mmcds.cli.launch import (
     OPTIONS_HELP,
+    Options,
     add_trust_argument,
     check_data_root,
     load_config,
@@ -306,7 +307,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser.add_argument('--seed', type=int, default=0, help='seed of the pairs of views (default: 0)')
     parser.add_argument('--out', default='work_dirs/probe', help='folder for tables and plots')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help=OPTIONS_HELP)
     add_trust_argument(parser)
     args = parser.parse_args(argv)
     count = len(args.networks) // 2

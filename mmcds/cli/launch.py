@@ -7,15 +7,18 @@ import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config.utils import ConfigParsingError
 from mmengine.hub import get_config
 from rich.console import Console
 from rich.table import Table
 
+from mmcds.cli.check_config import check_options
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.colors import place_colors
 from mmcds.openmmlab.runner import inner_dataset
@@ -25,6 +28,17 @@ OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
     'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
 )
+
+
+class Options(DictAction):
+    """Read ``KEY=VALUE`` options, and refuse what is none."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None) -> None:
+        """Check the form, then let MMEngine read the values."""
+        wrong = [value for value in values if '=' not in value or value.startswith('=')]
+        if wrong:
+            parser.error(f'{option_string}: {wrong[0]!r} is not KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
 
 
 class _Trust(Action):
@@ -49,7 +63,7 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('config', help='config file, mmcds::cds/resnet50_in1k.py, or a cell of the paper: paper::CELL')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help=OPTIONS_HELP)
     add_trust_argument(parser)
     parser.add_argument(
         '--launcher',
@@ -146,11 +160,22 @@ def read_config(name: str) -> Config:
         from mmcds.paper import cell, compose
 
         return compose(cell(rest, 'mini' if '/mini_' in rest else 'paper'))
-    if library:
-        return get_config(name)
-    if not Path(name).is_file():
+    if not library and not Path(name).is_file():
         raise ConfigError(f'config {name} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
-    return Config.fromfile(name)
+    if not library and Path(name).suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise ConfigError(f'{name} is no config: it ends with {Path(name).suffix!r} and not with .py.')
+    try:
+        config = get_config(name) if library else Config.fromfile(name)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(f'config {name} is not Python: {error}.') from error
+    except (KeyError, AssertionError, FileNotFoundError, ConfigParsingError, ValueError) as error:
+        reason = ' '.join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+        if library:
+            reason = f'{library} has no config {rest}, or is not installed'
+        raise ConfigError(f'config {name} cannot be read: {reason}.') from error
+    if not config.get('model'):
+        raise ConfigError(f'config {name} has no model, so it describes nothing to train or to test.')
+    return config
 
 
 def load_config(args: Namespace) -> Config:
@@ -172,6 +197,7 @@ def load_config(args: Namespace) -> Config:
         ) from error
     config.launcher = args.launcher
     if args.cfg_options is not None:
+        check_options(config, args.cfg_options)
         config.merge_from_dict(args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = args.work_dir

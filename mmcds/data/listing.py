@@ -1,7 +1,9 @@
 """Image folders and annotation files of millions of entries, listed in seconds."""
 
 import os
+import re
 import struct
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,13 +39,28 @@ def pickle_infos(paths: Sequence[bytes], labels: Sequence[int]) -> tuple[np.ndar
     return np.frombuffer(b''.join(pieces), dtype=np.uint8), np.cumsum(sizes)
 
 
-def list_files(folder: bytes, prefix: bytes = b'') -> list[bytes]:
-    """Return the sorted paths, relative to a folder, of all files in it and its sub-folders that are not hidden."""
+def list_files(
+    folder: bytes, broken: list[bytes], prefix: bytes = b'', above: frozenset[tuple[int, int]] = frozenset()
+) -> list[bytes]:
+    """Return the sorted paths, relative to a folder, of all files in it and its sub-folders that are not hidden.
+
+    Args:
+        folder: The folder.
+        broken: Gets the links that lead nowhere. Links to a folder above are not followed.
+        prefix: What stands before every name.
+        above: Device and number of the folders above.
+    """
     names = []
+    status = os.stat(folder)
+    own = above | {(status.st_dev, status.st_ino)}
+    if len(own) == len(above):
+        return []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
-                names += list_files(entry.path, prefix + entry.name + b'/')
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                broken.append(prefix + entry.name)
+            elif entry.is_dir():
+                names += list_files(entry.path, broken, prefix + entry.name + b'/', own)
             elif not entry.name.startswith(b'.') and entry.is_file():
                 names.append(prefix + entry.name)
     return sorted(names)
@@ -57,6 +74,8 @@ def _utf8(name: bytes) -> bytes:
 @DATASETS.register_module()
 class QuickFolders(CustomDataset):
     """Images in class folders or named in a file: MMPretrain's samples in its order, listed ten times sooner.
+
+    A folder whose name begins with a dot is no class; what is left out is counted and said.
 
     Labelled images on a local disk are listed this way; everything else is left to MMPretrain. The annotations lie in
     one array, so the cost of a sample does not depend on their number. The arguments are those of
@@ -88,22 +107,27 @@ class QuickFolders(CustomDataset):
         """Return the paths and labels from ``ann_file``."""
         prefix = os.path.join(self.img_prefix, '').encode()
         paths, labels = [], []
-        for number, line in enumerate(fileio.get_text(self.ann_file).splitlines(), 1):
+        text = fileio.get_text(self.ann_file, encoding='utf-8').removeprefix('\ufeff')  # some editors begin so
+        for number, line in enumerate(text.splitlines(), 1):
             name, _, label = line.strip().rpartition(' ')
-            if not label.lstrip('-').isdecimal() or not name:
+            if not re.fullmatch(r'-?\d{1,9}', label) or not name:
                 raise ConfigError(
                     f'{type(self).__name__}: line {number} of {self.ann_file} is '
                     f'{line!r}; every line must be a path, a space and a class number.'
                 )
             paths.append(prefix + name.encode())
             labels.append(int(label))
+        if not paths:
+            raise ConfigError(
+                f'{type(self).__name__}: {self.ann_file} names no image. Write one per line, with its class.'
+            )
         return paths, labels
 
     def _scan(self) -> tuple[list[bytes], list[int]]:
         """Return the paths and labels from the class folders below ``data_prefix``."""
         root = self.img_prefix
         with os.scandir(root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
+            folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
         known = self.CLASSES
         if known is None:
             self._metainfo['classes'] = tuple(folders)
@@ -115,9 +139,16 @@ class QuickFolders(CustomDataset):
         self.folder_to_idx = {name: index for index, name in enumerate(folders)}
         endings = tuple(ending.encode() for ending in self.extensions)
         paths, labels, empty = [], [], []
+        left_out: Counter[str] = Counter()
         for index, name in enumerate(folders):
             start = os.path.join(root, name, '')
-            files = [file for file in list_files(os.fsencode(start)) if file.lower().endswith(endings)]
+            files, broken = [], list[bytes]()
+            for file in list_files(os.fsencode(start), broken):
+                if file.lower().endswith(endings):
+                    files.append(file)
+                else:
+                    left_out[os.path.splitext(os.fsdecode(file))[1].lower() or 'no ending'] += 1
+            left_out.update(['link that leads nowhere'] * len(broken))
             head = _utf8(os.fsencode(start))
             paths += [head + _utf8(file) for file in files]
             labels += [index] * len(files)
@@ -127,6 +158,12 @@ class QuickFolders(CustomDataset):
             raise ConfigError(
                 f'{type(self).__name__}: no file with one of the endings {", ".join(sorted(self.extensions))} '
                 f'in the {len(folders)} folders of {root}. Put the images there, one folder per class.'
+            )
+        if left_out:
+            kinds = ', '.join(f'{count} x {kind}' for kind, count in left_out.most_common())
+            MMLogger.get_current_instance().warning(
+                f'{type(self).__name__}: {left_out.total()} files of {root} are left out: {kinds}. Images end with '
+                f'{", ".join(sorted(self.extensions))}; `extensions` of the data set adds endings.'
             )
         if empty:
             MMLogger.get_current_instance().warning(

@@ -88,10 +88,10 @@ class SemiBatchSampler(Sampler):
                     f'SemiBatchSampler: {type(sampler).__name__} does not know its {name}. Set '
                     "sampler=dict(type='DefaultSampler', shuffle=True)."
                 )
-        if not 0 <= num_unlabelled <= batch_size:
+        if not 0 <= num_unlabelled < batch_size:
             raise ConfigError(
-                f'SemiBatchSampler: num_unlabelled is {num_unlabelled}; it must lie between 0 and '
-                f'batch_size, which is {batch_size}.'
+                f'SemiBatchSampler: num_unlabelled is {num_unlabelled} of batch_size {batch_size} images; let it lie '
+                'from 0 to batch_size - 1, since a batch without any label teaches the classifier nothing.'
             )
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
         self.sizes = (batch_size - num_unlabelled, num_unlabelled)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sized
+from typing import Any, cast
 from urllib.error import URLError
 
 import mmengine.runner
 from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
@@ -52,7 +53,18 @@ class Runner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader; see MMEngine."""
+        """Build a loader; see MMEngine.
+
+        Raises:
+            ConfigError: If it has no batch, because all its images are fewer than one.
+        """
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
             dataloader = {**dataloader, 'dataset': build_dataset(dataloader['dataset'])}
-        return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        images = len(cast(Sized, loader.dataset))
+        if images and loader.drop_last and loader.batch_size and not len(loader):
+            raise ConfigError(
+                f'the data set has {images} images, fewer than the {loader.batch_size} of a batch in each of '
+                f'{get_world_size()} process(es), and drop_last leaves them out. Use a smaller batch_size.'
+            )
+        return loader

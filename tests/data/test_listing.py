@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset, ImageNet
 
 from mmcds.core.errors import ConfigError
@@ -91,3 +92,41 @@ def test_rejects_folders_that_do_not_fit_and_lines_without_a_class(folder, tmp_p
     (folder / 'list.txt').write_text('a/2.png 0\na/3.png\n')
     with pytest.raises(ConfigError, match=r"line 2 of .*list\.txt is 'a/3.png'; every line must be a path, a space"):
         QuickFolders(data_root=str(folder), data_prefix='train', ann_file='list.txt')
+
+
+def test_what_is_left_out_is_said_and_hidden_folders_are_no_classes(folder, caplog):
+    root = folder / 'train'
+    (root / '.ipynb_checkpoints').mkdir()
+    (root / '.ipynb_checkpoints' / '2-checkpoint.png').touch()
+    for name in ('a/1.gif', 'a/2.gif', 'b/3.webp', 'b/README'):
+        (root / name).touch()
+    (root / 'a/gone.png').symlink_to(root / 'nowhere.png')
+    (root / 'a/loop.png').symlink_to('loop.png')
+    (root / 'b/linked.png').symlink_to(root / 'a/2.png')
+    with caplog.at_level('WARNING', logger='mmengine'):
+        logger = MMLogger.get_current_instance()
+        logger.addHandler(caplog.handler)
+        dataset = QuickFolders(data_root=str(folder), data_prefix='train')
+        logger.removeHandler(caplog.handler)
+    assert dataset.metainfo['classes'] == ('a', 'b', 'empty', 'ü ñ')
+    names = [info['img_path'].partition('/train/')[2] for info in infos(dataset)]
+    assert 'b/linked.png' in names
+    assert not any('gone' in name or 'loop' in name for name in names)
+    (said,) = [record.message for record in caplog.records if 'left out' in record.message]
+    assert '2 x .gif' in said
+    assert '1 x .webp' in said
+    assert '2 x link that leads nowhere' in said
+    (root / 'a/up').symlink_to(root, target_is_directory=True)
+    more = [info['img_path'] for info in infos(QuickFolders(data_root=str(folder), data_prefix='train'))]
+    assert any('/a/up/b/' in name for name in more), 'a link to another folder is followed'
+    assert not any('/up/a/' in name for name in more), 'but not in circles'
+
+
+def test_a_list_may_begin_with_a_mark_and_must_name_images(folder):
+    (folder / 'list.txt').write_bytes('\ufeffa/2.png 0\nb/x_9.jpg 1\n'.encode())
+    dataset = QuickFolders(data_root=str(folder), data_prefix='train', ann_file='list.txt')
+    assert infos(dataset)[0]['img_path'].endswith('train/a/2.png')
+    for text, message in (('', 'names no image'), ('a --1', "line 1 .*'a --1'"), ('a 99999999999', 'line 1')):
+        (folder / 'list.txt').write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            QuickFolders(data_root=str(folder), data_prefix='train', ann_file='list.txt')

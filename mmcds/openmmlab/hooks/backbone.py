@@ -12,7 +12,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import compare_state, model_state
+from mmcds.openmmlab.checkpoint import check_architecture, compare_state, model_state, read_weights
 from mmcds.openmmlab.hooks.check import bare_model
 
 
@@ -56,6 +56,7 @@ class CheckBackboneHook(Hook):
         if runner._load_from or (runner._resume and find_latest_checkpoint(runner.work_dir)):
             backbone.init_cfg = None  # the whole model is loaded, see CheckCheckpointHook
             return
+        self._check_whole(bare_model(runner))
         given = getattr(backbone, 'init_cfg', None) or {}
         entries = given if isinstance(given, list) else [given]
         pretrained = [entry for entry in entries if entry.get('type') == 'Pretrained']
@@ -76,6 +77,19 @@ class CheckBackboneHook(Hook):
             f'{len(_convolutions(backbone))} convolutions among them.'
         )
         self._compare_normalisation(runner)
+
+    def _check_whole(self, model: nn.Module) -> None:
+        """Compare the file of ``model.pretrained`` or ``model.init_cfg``; another head is allowed."""
+        given = getattr(model, 'init_cfg', None) or {}
+        for entry in given if isinstance(given, list) else [given]:
+            if entry.get('type') == 'Pretrained' and not entry.get('prefix'):
+                source = str(entry['checkpoint'])
+                wanted = {
+                    key: value
+                    for key, value in model.state_dict().items()
+                    if not any(part in key for part in (*self.may_miss, *self.resized))
+                }
+                check_architecture(wanted, read_weights(source), source, 'backbone.')
 
     def _read(self, entry: ConfigDict) -> dict[str, Tensor]:
         """Load the file of an ``init_cfg`` and name its tensors as the backbone does."""

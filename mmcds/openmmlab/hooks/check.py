@@ -37,6 +37,23 @@ class CheckDataHook(Hook):
                 self._check_classes(f'{name}_dataloader', loop.dataloader, bare_model(runner))
                 if name == 'train':
                     self._check_batches(loop.dataloader, bare_model(runner))
+        self._compare_classes(runner)
+
+    def _compare_classes(self, runner: Runner) -> None:
+        """Refuse validation images whose classes have other names than those of the training."""
+        loops = [getattr(runner, f'_{name}_loop') for name in ('train', 'val')]
+        if any(loop is None or not hasattr(loop, 'dataloader') for loop in loops):
+            return
+        train, val = (getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes') for loop in loops)
+        if not train or not val or len(train) != len(val) or tuple(train) == tuple(val):
+            return
+        place, (ours, theirs) = next(
+            (place, pair) for place, pair in enumerate(zip(train, val, strict=True)) if pair[0] != pair[1]
+        )
+        raise ConfigError(
+            f'val_dataloader: class {place} is {theirs!r}, but {ours!r} in the training, so labels would not mean the '
+            'same. Give both sets the same class folders, or the same `classes`.'
+        )
 
     def _check_classes(self, name: str, loader: DataLoader, model: nn.Module) -> None:
         if not len(cast(Sized, loader.dataset)):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -238,6 +239,38 @@ def test_a_checkpoint_of_another_architecture_is_refused(tool, finished, tmp_pat
                 f'load_from={finished / "epoch_2.pth"}',
             ]
         )
+
+
+def test_a_pretrained_network_of_another_architecture_is_refused(tool, finished, tmp_path):
+    given = f'model.pretrained={finished / "epoch_2.pth"}'
+    with pytest.raises(ConfigError, match=r'epoch_2\.pth is of another architecture: .* such as backbone'):
+        train(tool, tmp_path, given, 'model.backbone.base_channels=32', 'model.head.in_channels=256')
+    runner = train(tool, tmp_path, given, 'optim_wrapper.optimizer.lr=0.', 'optim_wrapper.optimizer.weight_decay=0.')
+    assert torch.equal(runner.model.backbone.conv1.weight, weights(finished, 2)['backbone.conv1.weight'])
+
+
+def test_validation_images_of_other_classes_are_refused(tool, tmp_path):
+    for part, names in (('train', 'abc'), ('val', 'abd')):
+        for name in names:
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+                cv2.imwrite(str(tmp_path / part / name / f'{number}.png'), pixels)
+    config = tmp_path / 'own.py'
+    data = "dict(_delete_=True, type='QuickFolders', data_root={!r}, with_label=True, pipeline=[dict(type='{}')])"
+    config.write_text(
+        "_base_ = 'mmcds::plain/resnet18w16_fashion.py'\n"
+        'model = dict(head=dict(num_classes=3))\ndata_preprocessor = dict(num_classes=3)\n'
+        + ''.join(
+            f'{part}_dataloader = dict(dataset={data.format(str(tmp_path / part), "LoadImageFromFile")})\n'
+            for part in ('train', 'val')
+        )
+    )
+    with pytest.raises(ConfigError, match='the data set has 12 images, fewer than the 64 of a batch'):
+        tool('train').main([str(config), '--work-dir', str(tmp_path / 'w')])
+    config.write_text(f'{config.read_text()}train_dataloader["batch_size"] = 4\n')
+    with pytest.raises(ConfigError, match="val_dataloader: class 2 is 'd', but 'c' in the training"):
+        tool('train').main([str(config), '--work-dir', str(tmp_path / 'w')])
 
 
 def test_a_deeper_network_is_refused_because_tensors_are_missing(tool, finished, tmp_path):
