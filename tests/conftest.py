@@ -42,6 +42,7 @@ SLOW_FILES = (
     'test_paper.py',
     'test_recipe.py',
     'test_safe_checkpoint.py',
+    'test_signals.py',
     'test_untrusted.py',
     'test_batch.py',
     'test_released.py',

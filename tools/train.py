@@ -26,6 +26,7 @@ from mmcds.cli.launch import (
     set_loader_defaults,
 )
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.hooks import StopHook
 from mmcds.openmmlab.runner import Runner
 from mmcds.openmmlab.work_dir import POINTER, checkpoints, latest_checkpoint, only_training, set_aside
 
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> Runner:
         check_data_root(config, ('train_dataloader', 'val_dataloader'))
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
             runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+            runner.register_hook(StopHook())
             warn_about_batch_size(runner)
             runner.train()
     return runner

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import signal
 import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from rich.table import Table
 from mmcds.cli.check_config import check_options
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.colors import place_colors
+from mmcds.openmmlab.hooks.stop import Stopped, receive_signals, received
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
 
@@ -293,12 +295,33 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def run_tool(main: Callable[[], object]) -> None:
-    """Run a tool; print an error that the user can repair, or a training that went wrong, as one line."""
+    """Run a tool; print an error that the user can repair, or a training that went wrong, as one line.
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end it with one line as well, and with the status 128 + number of the signal,
+    which schedulers understand.
+    """
+    receive_signals()
     try:
         main()
-    except (ConfigError, DivergedError) as error:
+    except (Stopped, Exception) as error:
+        number = received()
+        if number is None:
+            report_error(error)
+            raise
+        # what fails after a signal, such as a loading process that got it too, fails because of it
+        name = signal.Signals(number).name
+        print(
+            f'mmcds: stopped by {name}. A training goes on when its command is given again with --resume.',
+            file=sys.stderr,
+        )
+        sys.exit(128 + number)
+
+
+def report_error(error: BaseException) -> None:
+    """End the process with one line if the error is one that a user can repair, or a training that went wrong."""
+    if isinstance(error, ConfigError | DivergedError):
         sys.exit(f'mmcds: error: {error}')
-    except URLError as error:
+    if isinstance(error, URLError):
         sys.exit(
             f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put the data '
             'there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -66,6 +66,21 @@ class Run:
         ]
 
 
+#: Trainings that run now, to be ended with this process.
+_running: set[subprocess.Popen] = set()
+
+
+def call(command: Sequence[str], log: Path, environment: dict[str, str]) -> int:
+    """Run a command whose output is appended to a file; return its status."""
+    with log.open('a') as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+    _running.add(process)
+    try:
+        return process.wait()
+    finally:
+        _running.discard(process)
+
+
 def _train(run: Run, devices: SimpleQueue) -> dict:
     file = run.work_dir / RESULT
     config = Path(run.config)
@@ -86,10 +101,7 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
     device = devices.get()
     environment = os.environ if device is None else {**os.environ, 'CUDA_VISIBLE_DEVICES': device}
     try:
-        with log.open('a') as stream:
-            code = subprocess.run(
-                run.command(), stdout=stream, stderr=subprocess.STDOUT, env=dict(environment)
-            ).returncode
+        code = call(run.command(), log, dict(environment))
     finally:
         devices.put(device)
     if code:
@@ -178,4 +190,11 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
         free.put(devices[number % len(devices)] if devices else None)
     with ThreadPoolExecutor(jobs) as pool:
         started = [pool.submit(_train, run, free) for run in runs]
+        try:
+            wait(started)
+        except BaseException:  # a signal or Ctrl-C: the trainings end with this process, in their own orderly way
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(_running):
+                process.terminate()
+            raise
     return [future.result() for future in started]

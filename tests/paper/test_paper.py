@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -482,11 +481,12 @@ def test_what_was_swept_is_drawn_over_its_axis(tmp_path, monkeypatch):
 def test_runs_are_spread_over_the_devices(monkeypatch, tmp_path):
     seen = []
 
-    def fake(command, env, **other):
-        seen.append(env.get('CUDA_VISIBLE_DEVICES'))
-        return subprocess.CompletedProcess(command, 1)
+    def fake(command, log, environment):
+        seen.append(environment.get('CUDA_VISIBLE_DEVICES'))
+        log.touch()
+        return 1
 
-    monkeypatch.setattr('subprocess.run', fake)
+    monkeypatch.setattr('mmcds.evaluation.sweep.call', fake)
     runs = [Run('a', 'c.py', seed, tmp_path / str(seed)) for seed in range(6)]
     with pytest.raises(ConfigError, match='a, seed 0: training ended with status 1'):
         execute(runs, jobs=2, devices=('4', '7'))
@@ -536,7 +536,7 @@ def test_tool_runs_what_is_missing_only_and_collects(tool, tmp_path, capsys, mon
         key.startswith('supervisions.dks')
         for key in torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict']
     )
-    monkeypatch.setattr('subprocess.run', lambda *a, **k: pytest.fail('an ended run is not repeated'))
+    monkeypatch.setattr('mmcds.evaluation.sweep.call', lambda *_: pytest.fail('an ended run is not repeated'))
     main(arguments)
     (tmp_path / 'runs').rename(tmp_path / 'moved')
     arguments[5] = str(tmp_path / 'moved')

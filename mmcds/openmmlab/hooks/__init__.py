@@ -9,6 +9,7 @@ from mmcds.openmmlab.hooks.prepare import PrepareSupervisionsHook
 from mmcds.openmmlab.hooks.progress import ProgressBarHook
 from mmcds.openmmlab.hooks.report import RunReportHook
 from mmcds.openmmlab.hooks.seed import EpochSeedHook, seed_worker
+from mmcds.openmmlab.hooks.stop import StopHook
 from mmcds.openmmlab.hooks.teacher import TeacherRecordHook
 from mmcds.openmmlab.hooks.views import ViewColorHook
 
@@ -23,6 +24,7 @@ __all__ = [
     'ProgressBarHook',
     'RunReportHook',
     'SafeCheckpointHook',
+    'StopHook',
     'TeacherRecordHook',
     'ViewColorHook',
     'seed_worker',
