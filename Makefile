@@ -1,6 +1,7 @@
 # make train: create the environment and run CDS pre-training on the embedded images.
 # make test:  create the environment and run all tests; make test-fast: those that take under a second.
 # make test-plain: run the inner folders and the examples in an environment without OpenMMLab.
+# make test-matrix: install into a fresh environment of every Python of MATRIX, train one epoch, run the fast tests.
 # make detect: train a detector on scenes of those images with the backbone of make train (which runs first if needed).
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,14 +9,18 @@ BIN := $(VENV)/bin
 WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
 BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
+MATRIX ?= 3.10 3.11 3.12 3.13
 DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
-.PHONY: train test test-fast test-plain detect lint format clean
+.PHONY: train test test-fast test-plain test-matrix detect lint format clean
+
+# Install into an environment; what pip says is kept, and its end is shown where it fails.
+install = $(1)/bin/python -m pip install $(2) > $(1)/install.log 2>&1 || { tail -n 25 $(1)/install.log; exit 1; }
 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); ok or sys.exit("mmcds needs Python 3.10 to 3.12, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); ok or sys.exit("mmcds needs Python 3.10 to 3.13, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[openmmlab,det,calib,timm,dev]'
+	$(call install,$(VENV),-c constraints.txt -e '.[openmmlab,det,calib,timm,dev]')
 	$(BIN)/python -m mmcds.cli.doctor
 	touch $@
 
@@ -30,11 +35,22 @@ test-fast: $(VENV)/installed
 
 $(VENV)-plain/installed: setup.py
 	$(PYTHON) -m venv $(VENV)-plain
-	$(VENV)-plain/bin/python -m pip install -q -e '.[plain]'
+	$(call install,$(VENV)-plain,-e '.[plain]')
 	touch $@
 
 test-plain: $(VENV)-plain/installed
 	OMP_NUM_THREADS=1 $(VENV)-plain/bin/python -m pytest -q --confcutdir=tests/plain tests/plain
+
+test-matrix: $(addprefix matrix-,$(MATRIX))
+
+matrix-%:
+	rm -rf $(VENV)-matrix/$*
+	python$* -m venv $(VENV)-matrix/$*
+	$(call install,$(VENV)-matrix/$*,-c constraints.txt -e '.[openmmlab,det,calib,timm,dev]')
+	$(VENV)-matrix/$*/bin/python -m mmcds.cli.doctor
+	PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py \
+		--work-dir $(VENV)-matrix/$*/run --cfg-options train_cfg.max_epochs=1 train_dataloader.dataset.indices=640
+	OMP_NUM_THREADS=1 PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python -m pytest -q -n auto -m 'not slow'
 
 $(BACKBONE):
 	$(MAKE) train
@@ -57,4 +73,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-plain build dist *.egg-info mmcds/.mim
+	rm -rf $(VENV) $(VENV)-plain $(VENV)-matrix build dist *.egg-info mmcds/.mim
