@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
 BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
+EVERYTHING := .[openmmlab,det,calib,timm,dev]
+PLAIN := .[plain]
 MATRIX ?= 3.10 3.11 3.12 3.13
 DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
@@ -20,7 +22,7 @@ install = $(1)/bin/python -m pip install $(2) > $(1)/install.log 2>&1 || { tail 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); ok or sys.exit("mmcds needs Python 3.10 to 3.13, this is " + sys.version.split()[0] + "; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(call install,$(VENV),-c constraints.txt -e '.[openmmlab,det,calib,timm,dev]')
+	$(call install,$(VENV),-c constraints.txt -e '$(EVERYTHING)')
 	$(BIN)/python -m mmcds.cli.doctor
 	touch $@
 
@@ -35,7 +37,7 @@ test-fast: $(VENV)/installed
 
 $(VENV)-plain/installed: setup.py
 	$(PYTHON) -m venv $(VENV)-plain
-	$(call install,$(VENV)-plain,-e '.[plain]')
+	$(call install,$(VENV)-plain,-e '$(PLAIN)')
 	touch $@
 
 test-plain: $(VENV)-plain/installed
@@ -46,7 +48,7 @@ test-matrix: $(addprefix matrix-,$(MATRIX))
 matrix-%:
 	rm -rf $(VENV)-matrix/$*
 	python$* -m venv $(VENV)-matrix/$*
-	$(call install,$(VENV)-matrix/$*,-c constraints.txt -e '.[openmmlab,det,calib,timm,dev]')
+	$(call install,$(VENV)-matrix/$*,-c constraints.txt -e '$(EVERYTHING)')
 	$(VENV)-matrix/$*/bin/python -m mmcds.cli.doctor
 	PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py \
 		--work-dir $(VENV)-matrix/$*/run --cfg-options train_cfg.max_epochs=1 train_dataloader.dataset.indices=640
