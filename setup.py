@@ -60,6 +60,7 @@ setup(
     packages=find_packages(include=['mmcds', 'mmcds.*']),
     package_data={'mmcds': ['data/fashion_mnist/*', 'paper/*.csv']},
     cmdclass={'build_py': BuildWithResources},
+    entry_points={'console_scripts': ['mmcds = mmcds.command:main']},
     python_requires='>=3.10,<3.14',
     install_requires=[
         'torch>=2.11,<2.15,!=2.13.0',  # the CPU build of 2.13.0 breaks torchvision's operators

@@ -60,7 +60,7 @@ def test_an_installed_wheel_finds_its_configs_and_images(wheel, tmp_path, enviro
         archive.extractall(tmp_path / 'site')
     script = """
 import mmcds.openmmlab, mmengine.hub
-from mmcds.openmmlab.registration import resources
+from mmcds.resources import resources
 from mmpretrain import get_model
 print(mmcds.__file__)
 print(resources())

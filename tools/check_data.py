@@ -27,8 +27,8 @@ from rich.table import Table
 
 from mmcds.cli.launch import run_tool
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.registration import resources
 from mmcds.openmmlab.runner import build_dataset
+from mmcds.resources import resources
 
 
 @dataclass(frozen=True)

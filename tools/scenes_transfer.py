@@ -18,7 +18,7 @@ from pathlib import Path
 from mmcds.cli.launch import OPTIONS_HELP, run_tool
 from mmcds.data.fashion_scenes import COUNTS, write_scenes
 from mmcds.evaluation.sweep import Run, execute
-from mmcds.openmmlab.registration import resources
+from mmcds.resources import resources
 
 
 def main(argv: list[str] | None = None) -> list[dict]:

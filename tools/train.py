@@ -1,11 +1,15 @@
 #!/usr/bin/env python
-"""Train what a config describes: python tools/train.py configs/cds/resnet50_in1k.py."""
+"""Train what a config describes, or on a folder of images.
+
+python tools/train.py configs/cds/resnet50_in1k.py
+python tools/train.py --data FOLDER            with a folder of images for every class; writes a config and runs it
+"""
 
 import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
 
 # isort: split
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from mmcds.cli.launch import (
     run_tool,
     set_loader_defaults,
 )
+from mmcds.cli.own_data import METHODS, MODELS, write_config
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hooks import StopHook
 from mmcds.openmmlab.runner import Runner
@@ -33,8 +38,15 @@ from mmcds.openmmlab.work_dir import POINTER, checkpoints, latest_checkpoint, on
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
-    parser = ArgumentParser(description=__doc__)
-    add_common_arguments(parser)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add_common_arguments(parser, config_needed=False)
+    own = parser.add_argument_group('a folder of images in the place of a config')
+    own.add_argument(
+        '--data', metavar='FOLDER', help='a folder of images for every class, or train/ and val/ with such folders'
+    )
+    own.add_argument('--model', choices=MODELS, default='resnet18', help='network (default: resnet18)')
+    own.add_argument('--method', choices=METHODS, default='cds', help='how it is trained (default: cds)')
+    own.add_argument('--epochs', type=int, help='number of epochs (default: by the number of images)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -113,6 +125,10 @@ def warn_about_batch_size(runner: Runner) -> None:
 def main(argv: list[str] | None = None) -> Runner:
     """Build the runner and train; the caller gets the runner back."""
     args = parse_args(argv)
+    if (args.config is None) == (args.data is None):
+        raise ConfigError('give either a config or --data FOLDER. `--help` lists the options.')
+    if args.data is not None:
+        args.config = write_config(args)
     keep_freed_memory()
     config = load_config(args)
     with only_training(config.work_dir) if is_first_process() else nullcontext():

@@ -113,7 +113,7 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
             from mmpretrain.apis.model import ModelHub
             from mmpretrain.registry import MODELS
 
-            from mmcds.openmmlab.registration import resources
+            from mmcds.resources import resources
 
             names = [
                 name for name in ('CDSClassifier', 'CDSNeck', 'NTXentLoss', 'SupConLoss') if MODELS.get(name) is None

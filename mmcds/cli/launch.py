@@ -60,9 +60,13 @@ def add_trust_argument(parser: ArgumentParser) -> None:
     )
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
+def add_common_arguments(parser: ArgumentParser, config_needed: bool = True) -> None:
     """Add the options that training and testing share."""
-    parser.add_argument('config', help='config file, mmcds::cds/resnet50_in1k.py, or a cell of the paper: paper::CELL')
+    parser.add_argument(
+        'config',
+        nargs=None if config_needed else '?',
+        help='config file, mmcds::cds/resnet50_in1k.py, or a cell of the paper: paper::CELL',
+    )
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/METHOD/CONFIG)')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help=OPTIONS_HELP)

@@ -19,7 +19,7 @@ import torch
 
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars, to_percent
-from mmcds.openmmlab.registration import resources
+from mmcds.resources import resources
 
 RESULT = 'result.json'
 #: What a run is compared by.

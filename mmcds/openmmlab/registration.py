@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
-from pathlib import Path
 
 from mmcds.after_import import name_configs
 from mmcds.core.registry import MODELS
 from mmcds.openmmlab.untrusted import guard_mmengine
+from mmcds.resources import resources
 
 #: What registers classes of MMPretrain's kinds when it is imported.
 _MODULES = (
@@ -65,22 +65,6 @@ def without_noise() -> Iterator[None]:
         for line in said.getvalue().splitlines():
             if not line.startswith(_NOISE):
                 print(line)
-
-
-def resources() -> Path:
-    """Return the folder that holds ``configs``, ``tools`` and ``model-index.yml``.
-
-    This is ``mmcds/.mim`` in an installed package (links in an editable one) and the repository itself in a
-    checkout that was put on the path without being installed.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / '.mim', package.parent):
-        if (folder / 'model-index.yml').is_file():
-            return folder
-    raise FileNotFoundError(
-        f'mmcds: neither {package / ".mim"} nor {package.parent} holds model-index.yml and configs; the '
-        'installation is incomplete. Reinstall with `pip install .` in the folder of mmcds.'
-    )
 
 
 _registered = False

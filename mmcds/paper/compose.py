@@ -12,9 +12,9 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.registration import resources
 from mmcds.paper.cells import Cell, Method, Network
 from mmcds.paper.tables import BASELINES, DETECTORS, FINE_GRAINED, METHODS, NETWORKS
+from mmcds.resources import resources
 
 #: Network and data set of the leaf that a method has for a data set.
 BASES = dict(

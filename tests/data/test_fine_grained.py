@@ -11,8 +11,8 @@ from scipy.io import savemat
 
 from mmcds.core.errors import ConfigError
 from mmcds.data import StanfordDogs
-from mmcds.openmmlab.registration import resources
 from mmcds.paper.tables import FINE_GRAINED
+from mmcds.resources import resources
 
 #: Images of a class in the replica, for training and for test.
 PER_CLASS = dict(cub200=(1, 1), cars=(1, 1), flowers=(2, 1), dogs=(1, 1), aircraft=(2, 1))

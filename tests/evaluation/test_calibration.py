@@ -265,7 +265,7 @@ def test_a_wrong_number_of_bins_is_refused_when_the_metric_is_built(bins):
 
 def test_without_torchmetrics_the_metric_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torchmetrics', None)
-    with pytest.raises(ConfigError, match=r"pip install 'mmcds\[calib\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'torchmetrics>=1\.4'"):
         CalibrationError()
 
 

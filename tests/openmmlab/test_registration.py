@@ -14,7 +14,8 @@ from mmengine.registry import DefaultScope
 from mmpretrain import ImageClassificationInferencer, get_model, list_models
 from mmpretrain.registry import MODELS
 
-from mmcds.openmmlab.registration import register, resources
+from mmcds.openmmlab.registration import register
+from mmcds.resources import resources
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,152 @@
+"""A folder of images is all that a training needs, and the config that it leaves is an ordinary one."""
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmcds.cli.check_config import check_config
+from mmcds.cli.own_data import crop_size, find_parts, split, usual_epochs, write_config
+from mmcds.core.errors import ConfigError
+
+CLASSES = {'blue': 0, "gr'een": 1, 'red ü': 2}
+TINY = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
+
+
+def write_images(folder, classes=CLASSES, count=15, size=(40, 30)):
+    """Images whose class is their colour."""
+    for name, channel in classes.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 60, (*size, 3), np.uint8)
+            pixels[:, :, channel] += 150
+            cv2.imwrite(str(folder / name / f'{number} x.png'), pixels)
+    return folder
+
+
+def arguments(folder, work_dir, **other):
+    return Namespace(**{**dict(data=folder, work_dir=work_dir, model='resnet18', method='cds', epochs=None), **other})
+
+
+def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, capsys):
+    data = write_images(tmp_path / 'data')
+    command = ['--data', str(data), '--work-dir', str(tmp_path / 'run'), '--epochs', '4']
+    runner = tool('train').main(
+        [
+            *command,
+            '--cfg-options',
+            *TINY,
+            'model.backbone.base_channels=8',
+            'model.backbone.stem_channels=8',
+            'model.head.in_channels=64',
+        ]
+    )
+    said = capsys.readouterr().out
+    assert '36 training and 9 validation images of 3 classes, crops of 32 pixels, 4 epochs of 2 steps' in said
+    assert runner.model.head.num_classes == 3
+    assert (tmp_path / 'run/backbone_epoch_4.pth').is_file()
+    listed = (tmp_path / 'run/config/train.txt').read_text(encoding='utf-8').splitlines()
+    assert len(listed) == 36
+    assert all(re.fullmatch(r'(blue|gr\'een|red ü)/\d+ x\.png [012]', line) for line in listed)
+    assert not set(listed) & set((tmp_path / 'run/config/val.txt').read_text(encoding='utf-8').splitlines())
+    with pytest.raises(ConfigError, match='holds a run already'):
+        tool('train').main([*command, '--cfg-options', *TINY])
+    config = Config.fromfile(tmp_path / 'run/config/own.py')
+    assert config.train_dataloader.dataset.classes == list(CLASSES)
+
+
+@pytest.mark.parametrize('method', ['plain', 'dsn', 'cds'])
+@pytest.mark.parametrize('model, size', [('resnet18', 40), ('resnet50', 300)])
+def test_configs_are_ordinary_ones_that_fit_the_images(tmp_path, method, model, size):
+    data = write_images(tmp_path / 'data', count=5, size=(size, size))
+    args = arguments(str(data), str(tmp_path / 'run'), model=model, method=method)
+    config = Config.fromfile(write_config(args))
+    check_config(config)
+    assert config.model.backbone.depth == int(model[6:])
+    assert config.model.backbone.type == ('ResNet_CIFAR' if size == 40 else 'ResNet')
+    assert list(config.model.get('supervisions') or {}) == ([] if method == 'plain' else [method])
+    assert config.size == (32 if size == 40 else 224)
+    assert config.train_cfg.max_epochs == config.param_scheduler[1].end == 200
+    assert config.val_evaluator.topk == (1,)
+    from conftest import build_on_meta
+
+    build_on_meta(config.model)
+
+
+def test_given_splits_are_kept(tmp_path):
+    for part, count in (('train', 6), ('test', 4)):
+        write_images(tmp_path / 'data' / part, count=count)
+    names, train, val = find_parts(tmp_path / 'data')
+    assert names == tuple(CLASSES)
+    assert (len(train.images), len(val.images)) == (18, 12)
+    assert (train.root.name, val.root.name) == ('train', 'test')
+
+
+def test_a_split_is_stratified_and_stays_when_images_are_added():
+    few = {name: [f'{name}/{number}.png' for number in range(50)] for name in 'ab'}
+    train, val = split(few)
+    assert all(len(val[name]) == 10 and len(train[name]) == 40 for name in 'ab')
+    assert all(sorted(train[name] + val[name]) == sorted(few[name]) for name in 'ab')
+    more = {name: [*images, f'{name}/new.png'] for name, images in few.items()}
+    assert all(len(set(split(more)[1][name]) ^ set(val[name])) <= 1 for name in 'ab')
+    assert split({'c': ['c/1', 'c/2']})[1]['c'], 'every class is validated'
+
+
+def test_sizes_and_epochs_are_chosen_by_the_images():
+    assert [crop_size([side]) for side in (28, 32, 40, 41, 64, 100, 160, 161, 900)] == [
+        32,
+        32,
+        32,
+        64,
+        64,
+        128,
+        128,
+        224,
+        224,
+    ]
+    assert [usual_epochs(images) for images in (10, 2_000, 2_001, 50_000, 1_300_000)] == [200, 200, 100, 60, 90]
+
+
+def test_folders_that_do_not_fit_are_named_with_the_fix(tmp_path):
+    work = str(tmp_path / 'run')
+    with pytest.raises(ConfigError, match='nowhere is no folder'):
+        write_config(arguments(str(tmp_path / 'nowhere'), work))
+    (tmp_path / 'empty/a').mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r'holds 0 folder\(s\) with images'):
+        write_config(arguments(str(tmp_path / 'empty'), work))
+    one = write_images(tmp_path / 'one', {'blue': 0})
+    with pytest.raises(ConfigError, match=r'holds 1 folder\(s\) with images'):
+        write_config(arguments(str(one), work))
+    few = write_images(tmp_path / 'few', count=1)
+    with pytest.raises(ConfigError, match='class blue has one image'):
+        write_config(arguments(str(few), work))
+    other = tmp_path / 'other'
+    write_images(other / 'train')
+    write_images(other / 'val', {'blue': 0, 'yellow': 1})
+    with pytest.raises(ConfigError, match=r"train/ and val/ differ in their classes, such as gr'een, red ü, yellow"):
+        write_config(arguments(str(other), work))
+    bad = write_images(tmp_path / 'bad')
+    (bad / 'blue/3 x.png').write_bytes(b'no image')
+    with pytest.raises(ConfigError, match=r'3 x\.png cannot be read as an image'):
+        write_config(arguments(str(bad), work))
+    assert not Path(work).exists()
+
+
+def test_another_config_is_not_overwritten(tmp_path):
+    data = write_images(tmp_path / 'data')
+    first = write_config(arguments(str(data), str(tmp_path / 'run')))
+    assert write_config(arguments(str(data), str(tmp_path / 'run'))) == first
+    with pytest.raises(ConfigError, match=r'own\.py exists and says something else.*mmcds train'):
+        write_config(arguments(str(data), str(tmp_path / 'run'), epochs=3))
+    with pytest.raises(ConfigError, match='--epochs is 0'):
+        write_config(arguments(str(data), str(tmp_path / 'new'), epochs=0))
+
+
+@pytest.mark.parametrize('given', [[], ['config.py', '--data', 'folder']])
+def test_either_a_config_or_a_folder_is_needed(tool, given):
+    with pytest.raises(ConfigError, match='either a config or --data FOLDER'):
+        tool('train').main(given)
