@@ -139,8 +139,6 @@ def test_resources_hold_what_mim_looks_for():
 
 
 def test_an_incomplete_installation_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        'mmcds.openmmlab.registration.__file__', str(tmp_path / 'mmcds' / 'openmmlab' / 'registration.py')
-    )
+    monkeypatch.setattr('mmcds.resources.__file__', str(tmp_path / 'mmcds' / 'resources.py'))
     with pytest.raises(FileNotFoundError, match=r'the installation is incomplete\. Reinstall'):
         resources()
