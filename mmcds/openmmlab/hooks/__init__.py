@@ -5,6 +5,7 @@ from mmcds.openmmlab.hooks.check import CheckCheckpointHook, CheckDataHook
 from mmcds.openmmlab.hooks.checkpoint import SafeCheckpointHook
 from mmcds.openmmlab.hooks.compile import CompileHook
 from mmcds.openmmlab.hooks.finite import CheckFiniteHook
+from mmcds.openmmlab.hooks.history import LossHistoryHook
 from mmcds.openmmlab.hooks.prepare import PrepareSupervisionsHook
 from mmcds.openmmlab.hooks.progress import ProgressBarHook
 from mmcds.openmmlab.hooks.report import RunReportHook
@@ -20,6 +21,7 @@ __all__ = [
     'CheckFiniteHook',
     'CompileHook',
     'EpochSeedHook',
+    'LossHistoryHook',
     'PrepareSupervisionsHook',
     'ProgressBarHook',
     'RunReportHook',

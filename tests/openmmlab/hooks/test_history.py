@@ -1,0 +1,78 @@
+"""The log has the numbers that MMEngine logs, read in one copy, and its history ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import RuntimeInfoHook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmcds.openmmlab.hooks import LossHistoryHook
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
+SHORT = [
+    'train_cfg.max_epochs=2',
+    'train_dataloader.dataset.indices=56',
+    'train_dataloader.batch_size=8',
+    'train_dataloader.num_workers=0',
+    'val_dataloader.dataset.indices=8',
+    'val_dataloader.num_workers=0',
+    'default_hooks.logger.interval=3',
+]
+
+
+def train(tool, folder, *options):
+    tool('train').main([CONFIG, '--work-dir', str(folder), '--cfg-options', *SHORT, *options])
+    (file,) = folder.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    timed = ('time', 'data_time', 'memory')
+    return [{key: value for key, value in record.items() if key not in timed} for record in records]
+
+
+class Waits(TorchDispatchMode):
+    """Counts how often a value is read from a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_log_is_that_of_mmengine(tool, tmp_path):
+    ours = train(tool, tmp_path / 'ours')
+    theirs = train(tool, tmp_path / 'theirs', 'default_hooks.runtime_info.type=RuntimeInfoHook')
+    assert ours == theirs
+    states = [torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('ours', 'theirs')]
+    histories = [state['message_hub']['log_scalars'] for state in states]
+    assert histories[0].keys() == histories[1].keys()
+    for name, history in histories[0].items():
+        if not name.endswith('time'):
+            assert (history.data[0] == histories[1][name].data[0]).all(), name
+
+
+def test_no_term_is_read_between_log_lines(tool, tmp_path, monkeypatch):
+    counts = {kind: [] for kind in (LossHistoryHook, RuntimeInfoHook)}
+    for kind, found in counts.items():
+        with monkeypatch.context() as patch:
+            step = kind.after_train_iter
+
+            def counted(self, *args, step=step, found=found, **kwargs):
+                with Waits() as waits:
+                    step(self, *args, **kwargs)
+                found.append(waits.count)
+
+            patch.setattr(kind, 'after_train_iter', counted)
+            train(tool, tmp_path / kind.__name__, f'default_hooks.runtime_info.type={kind.__name__}')
+    assert counts[LossHistoryHook] == [0] * 14, 'one copy of a stack reads no value by itself'
+    assert min(counts[RuntimeInfoHook]) >= 8
+
+
+@pytest.mark.parametrize('keep', [4, 100])
+def test_the_history_ends_after_two_epochs_or_what_is_to_be_kept(tool, tmp_path, keep):
+    train(tool, tmp_path, f'default_hooks.runtime_info.keep={keep}', 'train_cfg.max_epochs=4')
+    hub = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)['message_hub']
+    lengths = {len(history.data[0]) for name, history in hub['log_scalars'].items() if name.startswith('train/')}
+    assert lengths == {14 if keep == 4 else 28}
