@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcds.cli.launch import OPTIONS_HELP, Options, print_table, run_tool
+from mmcds.cli.launch import OPTIONS_HELP, Options, positive, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
@@ -351,7 +351,7 @@ def main(argv: list[str] | None = None) -> None:
     running.add_argument('cells', nargs='+', metavar='CELL', help="cell or table, or 'all'")
     running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
     running.add_argument(
-        '--jobs', type=int, help='trainings at a time (default: as many as the visible GPUs hold, or 1)'
+        '--jobs', type=positive, help='trainings at a time (default: as many as the visible GPUs hold, or 1)'
     )
     running.add_argument('--dry-run', action='store_true', help='print what would be trained, and train nothing')
     for command in (showing, running):

@@ -54,8 +54,8 @@ def check_config(config: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         check_loader(name, config.get(name) or {})
     seed = (config.get('randomness') or {}).get('seed')
-    if seed is not None and not (is_number(seed) and int(seed) == seed and 0 <= seed < 2**32):
-        raise ConfigError(f'randomness.seed (--seed) is {seed!r}. Give a whole number from 0 to {2**32 - 1}.')
+    if seed is not None:
+        check_whole('randomness.seed (--seed)', seed, 0, 2**32 - 1)
 
 
 def unused_names(file: str | None) -> set[str]:
@@ -112,12 +112,18 @@ def check_number(name: str, value: object, low: float, high: float, what: str, e
         raise ConfigError(f'{name} is {value!r}. Set it to {what}.')
 
 
+def check_whole(name: str, value: object, low: int, high: float = math.inf) -> None:
+    """Refuse what is no whole number between two limits."""
+    if not is_number(value) or int(value) != value or not low <= value <= high:  # type: ignore[call-overload,operator]
+        above = 'on' if high == math.inf else f'to {high}'
+        raise ConfigError(f'{name} is {value!r}. Set it to a whole number from {low} {above}.')
+
+
 def check_lengths(train: Mapping[str, Any]) -> None:
     """Refuse a training of no epochs, and a validation every no epochs."""
     for name in ('max_epochs', 'max_iters', 'val_interval'):
-        value = train.get(name)
-        if value is not None and not (is_number(value) and int(value) == value and value >= 1):
-            raise ConfigError(f'train_cfg.{name} is {value!r}. Set it to a whole number from 1 on.')
+        if train.get(name) is not None:
+            check_whole(f'train_cfg.{name}', train[name], 1)
 
 
 def check_optimiser(wrapper: Mapping[str, Any]) -> None:
@@ -133,8 +139,7 @@ def check_optimiser(wrapper: Mapping[str, Any]) -> None:
     for name, value in (wrapper.get('clip_grad') or {}).items():
         if name in ('max_norm', 'clip_value'):
             check_number(f'optim_wrapper.clip_grad.{name}', value, 0, math.inf, 'a number above 0', True)
-    counts = wrapper.get('accumulative_counts', 1)
-    check_number('optim_wrapper.accumulative_counts', counts, 1, math.inf, 'a whole number from 1 on')
+    check_whole('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), 1)
 
 
 def numbers_in(value: object, name: str) -> Iterator[tuple[str, float]]:
@@ -162,8 +167,6 @@ def check_schedules(schedules: Mapping | Sequence) -> None:
 
 def check_loader(name: str, loader: Mapping[str, Any]) -> None:
     """Refuse numbers of images and of processes that a loader cannot have."""
-    size, workers = loader.get('batch_size'), loader.get('num_workers')
-    if size is not None and not (is_number(size) and int(size) == size and size >= 1):
-        raise ConfigError(f'{name}.batch_size is {size!r}. Set it to a whole number from 1 on.')
-    if workers is not None and not (is_number(workers) and int(workers) == workers and workers >= 0):
-        raise ConfigError(f'{name}.num_workers is {workers!r}. Set it to a whole number from 0 on.')
+    for key, low in (('batch_size', 1), ('num_workers', 0)):
+        if loader.get(key) is not None:
+            check_whole(f'{name}.{key}', loader[key], low)

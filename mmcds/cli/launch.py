@@ -5,7 +5,7 @@ import os
 import platform
 import signal
 import sys
-from argparse import Action, ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
     'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
 )
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on, as the type of an option."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f'{text!r} is no whole number from 1 on')
+    return int(text)
 
 
 class Options(DictAction):

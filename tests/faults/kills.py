@@ -20,14 +20,13 @@ from argparse import ArgumentParser
 from itertools import product
 from pathlib import Path
 
-import torch
-
-import mmcds.openmmlab  # noqa: F401  (lets checkpoints be read)
-from mmcds.evaluation.curves import read_scalars
-from mmcds.openmmlab.untrusted import read_checkpoint
-from mmcds.openmmlab.work_dir import is_intact
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tests'))
+
+from run_state import same, state_of  # noqa: E402
+
+from mmcds.openmmlab.work_dir import is_intact  # noqa: E402
+
 CONFIGS = {
     'plain': 'configs/plain/resnet18w16_fashion.py',
     'cds': 'configs/cds/resnet18w16_fashion.py',
@@ -56,34 +55,6 @@ def command(method: str, folder: Path, workers: int, ranks: int) -> list[str]:
     else:
         options += ['train_dataloader.dataset.indices=200', 'train_dataloader.drop_last=True']
     return [*start, '--work-dir', str(folder), '--resume', '--cfg-options', *options]
-
-
-def state_of(folder: Path) -> dict:
-    """Read everything that a run leaves."""
-    last = read_checkpoint((folder / 'last_checkpoint').read_text().strip())
-    best = sorted(folder.glob('best_*.pth'))
-    training, validations = read_scalars(folder)
-    return dict(
-        weights=last['state_dict'],
-        averaged=last.get('ema_state_dict', {}),
-        optimiser=last['optimizer']['state'],
-        schedules=last['param_schedulers'],
-        best=[(path.name, read_checkpoint(path)['state_dict']) for path in best],
-        validations=[{key: value for key, value in each.items() if '/' in key} for each in validations],
-        losses=[(each['iter'], each['loss']) for each in training],
-        whole=[is_intact(path) for path in folder.glob('*.pth')],
-    )
-
-
-def same(left: object, right: object) -> bool:
-    """Return whether two states are equal to the last bit."""
-    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return left == right
 
 
 def start(line: list[str], log: Path) -> subprocess.Popen:
@@ -134,8 +105,8 @@ def main() -> int:
                     kills += 1
             finish(line, Path(scratch, 'log'))
             state = state_of(folder)
-            differ = [key for key in whole if not same(whole[key], state[key]) and key != 'whole']
-            differ += ['a file is not whole'] * (not all(state['whole']))
+            differ = [key for key in whole if not same(whole[key], state[key])]
+            differ += ['a file is not whole'] * (not all(map(is_intact, folder.glob('*.pth'))))
             wrong += bool(differ)
             print(f'{kind[0]}, {kind[1]} workers, {kind[2]} ranks: {", ".join(differ) or "equal"}', flush=True)
     print(f'{kills} kills in {settings} trainings, {settings - wrong} of them equal to the last bit')

@@ -128,6 +128,13 @@ def test_options_without_a_value_are_refused(tool, options, capsys):
     assert 'is not KEY=VALUE' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('jobs', ['0', '-1', 'many', '1.5'])
+def test_numbers_of_jobs_that_mean_nothing_are_refused(tool, jobs, capsys):
+    with pytest.raises(SystemExit):
+        tool('paper').main(['run', 'table1', '--jobs', jobs])
+    assert f'--jobs: {jobs!r} is no whole number from 1 on' in capsys.readouterr().err
+
+
 def test_a_work_dir_that_is_a_file_is_refused(tool, tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(ConfigError, match=r'--work-dir .*file is a file'):

@@ -5,7 +5,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
@@ -40,7 +40,9 @@ class SafeCheckpointHook(CheckpointHook):
         if self.save_best:
             for indicator in self.key_indicators:
                 self._take_up_best(runner, indicator)
-        if self._lacks_validation(runner):
+        lacks = [self._lacks_validation(runner)]
+        broadcast_object_list(lacks)  # the first process decides, so that all validate or none
+        if lacks[0]:
             step = runner.epoch if self.by_epoch else runner.iter
             resumed = Path(str(self.out_dir), self.filename_tmpl.format(step))
             self.last_ckpt = str(resumed) if resumed.is_file() else None  # is written again if it is the best
