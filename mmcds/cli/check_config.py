@@ -35,9 +35,15 @@ SETTINGS = (
 #: What the top of a config may hold.
 KNOWN = (
     *(name for name in inspect.signature(mmengine.runner.Runner.__init__).parameters if name != 'self'),
+    'activation_checkpointing',
     'auto_scale_lr',
+    'backend_args',
+    'compile',
     'custom_imports',
+    'efficient_conv_bn_eval',
     'runner_type',
+    'tta_model',
+    'tta_pipeline',
 )
 
 

@@ -181,7 +181,15 @@ def read_config(name: str) -> Config:
         config = get_config(name) if library else Config.fromfile(name)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ConfigError(f'config {name} is not Python: {error}.') from error
-    except (KeyError, AssertionError, FileNotFoundError, ConfigParsingError, ValueError) as error:
+    except (
+        KeyError,
+        AssertionError,
+        FileNotFoundError,
+        ConfigParsingError,
+        ValueError,
+        NameError,
+        TypeError,
+    ) as error:
         reason = ' '.join(str(error.args[0] if isinstance(error, KeyError) else error).split())
         if library:
             reason = f'{library} has no config {rest}, or is not installed'

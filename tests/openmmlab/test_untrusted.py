@@ -194,6 +194,9 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
         with pytest.raises(ConfigError, match=r'nan\.pth: 1 of \d+ tensors of the backbone are not finite'):
             export_backbone(tmp_path / 'nan.pth', tmp_path / 'out.pth')
         assert not (tmp_path / 'out.pth').exists()
+    checkpoint['state_dict']['backbone.conv1.weight'][0, 0, 0, 0] = -float('inf')  # as in a mask
+    torch.save(checkpoint, tmp_path / 'mask.pth')
+    assert read_weights(str(tmp_path / 'mask.pth'))
 
 
 def test_attributes_of_a_history_alone_can_be_asked_for():

@@ -81,7 +81,7 @@ def test_an_option_that_would_change_nothing_is_refused(name, meant):
     config = Config.fromfile(CONFIG)
     with pytest.raises(ConfigError, match=rf'--cfg-options {name}: .*would change nothing.*{meant}'):
         check_options(config, {name: 1})
-    check_options(config, {'train_cfg.max_epochs': 1, 'auto_scale_lr.enable': True, 'num_classes': 3})
+    check_options(config, {'train_cfg.max_epochs': 1, 'auto_scale_lr.enable': True, 'num_classes': 3, 'compile': True})
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,8 @@ def test_variables_of_the_hosts_are_no_mistakes(name):
         ('a.py', b'model = dict(', 'is not Python'),
         ('a.py', b'\x89PNG\xff\xfe', 'is not Python'),
         ('a.py', b'', 'has no model'),
+        ('a.py', b'model = dict(depth=deep)', "cannot be read: .*name 'deep' is not defined"),
+        ('a.py', b"model = dict(depth=1 + '')", 'cannot be read: .*unsupported operand'),
         ('a.py', b"_base_ = 'nothere.py'", r'cannot be read: .*nothere\.py'),
         ('a.py', b"_base_ = 'mmcds::cds/nope.py'", 'cannot be read'),
         ('a.png', b'', r"ends with '\.png'"),

@@ -28,6 +28,9 @@ def _receive(number: int, _: object) -> None:
     _Signals.number = number
     if again or not _Signals.wait:
         raise Stopped(number)
+    os.write(
+        2, b'mmcds: ends before the next step; a second signal ends it at once.\n'
+    )  # print may not be called here
 
 
 def _in_child() -> None:
