@@ -94,9 +94,13 @@ def test_two_ranks_with_gather_equal_one_process_after_five_steps(exact, one_pro
         assert_close(value, one_process[key], rtol=0, atol=1e-10, msg=key)
 
 
-def test_without_gather_two_ranks_train_another_objective(exact, one_process, environment):
+@pytest.fixture(scope='module')
+def apart(exact):
+    """The parameters of two ranks that do not gather; rank r took images r, r + 2, ..."""
+    from conftest import child_environment
+
     run(
-        {**environment, 'PYTHONPATH': str(exact)},
+        {**child_environment(), 'PYTHONPATH': str(exact)},
         'tools/dist_train.sh',
         exact / 'config.py',
         2,
@@ -106,12 +110,14 @@ def test_without_gather_two_ranks_train_another_objective(exact, one_process, en
         'train_dataloader.batch_size=4',
         'model.supervisions.cds.gather=False',
     )
-    apart = parameters(exact / 'apart')
+    return parameters(exact / 'apart')
+
+
+def test_without_gather_two_ranks_train_another_objective(one_process, apart):
     assert max((apart[key] - one_process[key]).abs().max() for key in apart if key.endswith('weight')) > 1e-4
 
 
-def test_accumulating_twice_is_two_ranks_that_do_not_gather(exact, environment):
-    apart = parameters(exact / 'apart')  # of the test above; rank r took images r, r + 2, ...
+def test_accumulating_twice_is_two_ranks_that_do_not_gather(exact, apart, environment):
     order = [index for start in range(0, 40, 8) for rank in (0, 1) for index in range(start + rank, start + 8, 2)]
     run(
         {**environment, 'PYTHONPATH': str(exact)},

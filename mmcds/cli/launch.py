@@ -322,6 +322,7 @@ def run_tool(main: Callable[[], object]) -> None:
     receive_signals()
     try:
         main()
+        leave_group()
     except (Stopped, Exception) as error:
         number = received()
         if number is None:
@@ -334,6 +335,13 @@ def run_tool(main: Callable[[], object]) -> None:
             file=sys.stderr,
         )
         sys.exit(128 + number)
+
+
+def leave_group() -> None:
+    """Wait for the other processes of a training, and end the group: none exits while another one needs it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def report_error(error: BaseException) -> None:

@@ -238,12 +238,10 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
 
 
 def test_a_detector_that_finds_nothing_has_no_place_in_a_comparison(tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
     from mmcds.evaluation.sweep import Run, execute
 
     (tmp_path / 'now' / 'vis_data').mkdir(parents=True)
     (tmp_path / 'now' / 'vis_data' / 'scalars.json').write_text('{"loss": 1.0, "step": 1}\n')
-    monkeypatch.setattr('mmcds.evaluation.sweep.subprocess.run', lambda *args, **kwargs: SimpleNamespace(returncode=0))
+    monkeypatch.setattr('mmcds.evaluation.sweep.call', lambda *_: 0)
     with pytest.raises(ConfigError, match=r'retinanet, seed 0: no validation gave a metric .*console\.log'):
         execute([Run(label='retinanet', config='x.py', seed=0, work_dir=tmp_path)])
