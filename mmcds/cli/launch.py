@@ -1,6 +1,7 @@
 """What the command-line tools share: load a config, merge options, check paths, report errors in one line."""
 
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -340,6 +341,7 @@ def run_tool(main: Callable[[], object]) -> None:
 def leave_group() -> None:
     """Wait for the other processes of a training, and end the group: none exits while another one needs it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # a wrapped model holds the group, and a process that exits with it can be aborted
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 

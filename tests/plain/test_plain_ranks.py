@@ -1,5 +1,6 @@
 """Two ranks with ``DistributedDataParallel`` and gathered embeddings compute the gradients of one process."""
 
+import gc
 import subprocess
 import sys
 
@@ -64,6 +65,8 @@ def work(rank, folder):
     rows = slice(rank * IMAGES // RANKS, (rank + 1) * IMAGES // RANKS)
     total, gradients = step(DistributedDataParallel(cds), cds, views[:, rows], labels[rows])
     torch.save((total, gradients), f'{folder}/rank{rank}.pt')
+    gc.collect()  # the wrapped model holds the group
+    dist.barrier()
     dist.destroy_process_group()
 
 
