@@ -27,6 +27,18 @@ ONE_STEP = [
 ]
 
 
+def few_images(train: int, batch: int, val: int, workers: int = 0, val_workers: int = 0) -> list[str]:
+    """Options that make the epochs of a config on the embedded images short, and log every step."""
+    return [
+        f'train_dataloader.dataset.indices={train}',
+        f'train_dataloader.batch_size={batch}',
+        f'train_dataloader.num_workers={workers}',
+        f'val_dataloader.dataset.indices={val}',
+        f'val_dataloader.num_workers={val_workers}',
+        'default_hooks.logger.interval=1',
+    ]
+
+
 #: Files and fixtures whose tests run trainings or other processes.
 SLOW_FILES = (
     'test_all_baselines.py',

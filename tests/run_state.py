@@ -6,12 +6,12 @@ import torch
 
 from mmcds.evaluation.curves import read_scalars
 from mmcds.openmmlab.untrusted import read_checkpoint
-from mmcds.openmmlab.work_dir import POINTER, VALIDATED
+from mmcds.openmmlab.work_dir import VALIDATED, named_checkpoint
 
 
 def state_of(folder: Path) -> dict:
     """Read everything that a user has after a run."""
-    last = read_checkpoint((folder / POINTER).read_text().strip())
+    last = read_checkpoint(named_checkpoint(folder))
     best = sorted(folder.glob('best_*.pth'))
     training, validations = read_scalars(folder)
     return dict(

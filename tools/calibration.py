@@ -89,7 +89,6 @@ def predict(model: Model, args: Namespace) -> tuple[Tensor, Tensor]:
         config = load_config(Namespace(**{**vars(args), **own}))
         prepare_testing(config, model.checkpoint)
         config.test_evaluator = dict(type='DumpResults', out_file_path=f'{folder}/predictions.pkl')
-        config.experiment_name = model.label  # runs of the same second would share a log
         config.log_level = 'WARNING'
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
             Runner.from_cfg(config).test()

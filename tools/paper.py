@@ -31,6 +31,7 @@ from mmengine.config import Config
 from mmcds.cli.launch import OPTIONS_HELP, Options, positive, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute
+from mmcds.openmmlab.work_dir import named_checkpoint
 from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.batch import Batch, divide_batch, usual_processes
 from mmcds.paper.claims import REMARKS, claims
@@ -185,9 +186,7 @@ def trained(out: str, each: Cell, seed: int) -> Path:
 def last_checkpoint(each: Cell, seed: int, args: Namespace) -> str:
     """Checkpoint at the end of a run of a cell; of a run that has not ended, the one that it will leave."""
     folder = trained(args.out, each, seed)
-    written = folder / 'last_checkpoint'
-    name = Path(written.read_text().strip()).name if written.is_file() else last_name(each, args)
-    return str(folder / name)
+    return str(folder / (Path(named_checkpoint(folder)).name or last_name(each, args)))
 
 
 def last_name(each: Cell, args: Namespace) -> str:

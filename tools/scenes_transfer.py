@@ -18,6 +18,7 @@ from pathlib import Path
 from mmcds.cli.launch import OPTIONS_HELP, positive, run_tool
 from mmcds.data.fashion_scenes import COUNTS, write_scenes
 from mmcds.evaluation.sweep import Run, execute
+from mmcds.openmmlab.work_dir import named_checkpoint
 from mmcds.resources import resources
 
 
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         if start == 'random':
             return tuple(args.cfg_options)
         folder = pretraining[start, seed].work_dir
-        last = Path((folder / 'last_checkpoint').read_text().strip())
+        last = Path(named_checkpoint(folder))
         return (*args.cfg_options, f'model.backbone.init_cfg.checkpoint={folder / f"backbone_{last.stem}.pth"}')
 
     detectors = [

@@ -94,11 +94,11 @@ def check_options(config: Config, options: Mapping[str, Any]) -> None:
         config: What they are merged into.
         options: Values by dotted names.
     """
+    settings = {key.rpartition('.')[2]: key for key in SETTINGS}
     for name in options:
         first = name.split('.')[0]
         if first in config or first in KNOWN:
             continue
-        settings = {key.rpartition('.')[2]: key for key in SETTINGS}
         near = difflib.get_close_matches(first, (*config, *KNOWN, *settings), 1, 0.8)
         found = [settings.get(each, each) for each in near]
         raise ConfigError(

@@ -26,6 +26,7 @@ from mmcds.openmmlab.colors import place_colors
 from mmcds.openmmlab.hooks.stop import Stopped, receive_signals, received
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
+from mmcds.openmmlab.work_dir import check_work_dir
 
 OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
@@ -228,8 +229,7 @@ def load_config(args: Namespace) -> Config:
         path = Path(name)
         folder = path if library == 'paper' else Path(path.parent.name, path.stem)
         config.work_dir = str('work_dirs' / folder)
-    if Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
-        raise ConfigError(f'--work-dir {config.work_dir} is a file. Name a folder.')
+    check_work_dir(config.work_dir)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         use_cpu_processes(config)
     return config

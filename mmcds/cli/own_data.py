@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmcds.core.errors import ConfigError
 from mmcds.data.listing import list_files
-from mmcds.openmmlab.work_dir import write_whole
+from mmcds.openmmlab.work_dir import check_work_dir, write_whole
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 MODELS = ('resnet18', 'resnet50')
@@ -69,9 +69,10 @@ def find_parts(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
     """
     if not folder.is_dir():
         raise ConfigError(f'--data {folder} is no folder. Name one with a folder of images for every class.')
-    other = next((name for name in ('val', 'valid', 'validation', 'test') if (folder / name).is_dir()), None)
-    given = (folder / 'train').is_dir() and other is not None
-    classes = class_folders(folder / 'train' if given else folder)
+    others = [folder / name for name in ('val', 'valid', 'validation', 'test') if (folder / name).is_dir()]
+    given = (folder / 'train').is_dir() and bool(others)
+    root, other = (folder / 'train', others[0]) if given else (folder, folder)
+    classes = class_folders(root)
     if len(classes) < 2:
         raise ConfigError(
             f'--data {folder} holds {len(classes)} folder(s) with images that end with {", ".join(ENDINGS)}. Put the '
@@ -81,22 +82,18 @@ def find_parts(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
     if few:
         raise ConfigError(f'--data {folder}: class {few[0]} has one image. Give every class at least two.')
     names = tuple(classes)
-    if given and other is not None:
-        held = class_folders(folder / other)
-        if tuple(held) != names:
-            different = sorted(set(names) ^ set(held))
-            raise ConfigError(
-                f'--data {folder}: train/ and {other}/ differ in their classes, such as {", ".join(different[:3])}. '
-                'Give both the same folders.'
-            )
-        train, val = classes, held
-    else:
-        train, val = split(classes)
+    train, val = (classes, class_folders(other)) if given else split(classes)
+    if tuple(val) != names:
+        different = sorted(set(names) ^ set(val))
+        raise ConfigError(
+            f'--data {folder}: train/ and {other.name}/ differ in their classes, such as {", ".join(different[:3])}. '
+            'Give both the same folders.'
+        )
 
     def part(root: Path, found: dict[str, list[str]]) -> Part:
         return Part(root, tuple((image, names.index(name)) for name, images in found.items() for image in images))
 
-    return names, part(folder / 'train' if given else folder, train), part(folder / other if given else folder, val)  # type: ignore[operator]
+    return names, part(root, train), part(other, val)
 
 
 def split(classes: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -164,8 +161,7 @@ def write_config(args: Namespace) -> str:
     if args.work_dir is None:
         args.work_dir = f'work_dirs/own/{folder.name}-{args.method}-{args.model}'
     work_dir = Path(args.work_dir)
-    if work_dir.exists() and not work_dir.is_dir():
-        raise ConfigError(f'--work-dir {work_dir} is a file. Name a folder.')
+    check_work_dir(work_dir)
     epochs = usual_epochs(len(train.images)) if args.epochs is None else args.epochs
     if epochs < 1:
         raise ConfigError(f'--epochs is {epochs}. Give a whole number from 1 on.')

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ import torch
 
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars, to_percent
+from mmcds.openmmlab.work_dir import named_checkpoint, step_of, write_whole
 from mmcds.resources import resources
 
 RESULT = 'result.json'
@@ -115,23 +115,21 @@ def _train(run: Run, devices: SimpleQueue) -> dict:
             f'{run.label}, seed {run.seed}: no validation gave a metric (a detector that finds nothing has none). '
             f'Train it longer; see {log}.'
         )
-    pointer = run.work_dir / 'last_checkpoint'
-    measured = Path(pointer.read_text().strip()).name if pointer.is_file() else None
-    step = re.search(r'(?:epoch|iter)_(\d+)', measured or '')
-    if run.validated and step and validations[-1]['epoch'] != int(step[1]):
+    measured = Path(named_checkpoint(run.work_dir))
+    if run.validated and step_of(measured) not in (-1, validations[-1]['epoch']):
         raise ConfigError(
             f'{run.label}, seed {run.seed}: the last validation is that of step {validations[-1]["epoch"]}, but the '
-            f'last checkpoint is {measured}. Validate the last epoch (train_cfg.val_interval), and delete '
+            f'last checkpoint is {measured.name}. Validate the last epoch (train_cfg.val_interval), and delete '
             f'{run.work_dir}.'
         )
-    record['checkpoint'] = measured
+    record['checkpoint'] = measured.name or None
     record['metrics'] = {key: value for key, value in (validations or [{}])[-1].items() if '/' in key}
     record['metrics'].update(final_losses(training))
     scores = [to_percent(name) * scalars[name] for scalars in validations for name in SCORES if name in scalars]
     if scores:
         record.update(accuracy=scores[-1], best=max(scores))
     record['provenance'] = provenance(run.processes)
-    file.write_text(json.dumps(record, indent=2) + '\n')
+    write_whole(file, json.dumps(record, indent=2) + '\n')
     return record
 
 

@@ -62,13 +62,27 @@ def model_state(checkpoint: Any, source: str) -> dict[str, Tensor]:
     state = {str(key).removeprefix('module.'): value for key, value in tensors if isinstance(value, Tensor)}
     if not state:
         raise ConfigError(f'{source} holds no weights: it is neither a training checkpoint nor a state dict.')
+    check_finite(state, source, 'tensors')
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], source: str | Path, what: str) -> None:
+    """Refuse weights that are not finite.
+
+    Args:
+        state: The tensors.
+        source: The file that they are from.
+        what: What they are, for the message.
+
+    Raises:
+        ConfigError: Naming the first of them.
+    """
     bad = not_finite(state)
     if bad:
         raise ConfigError(
-            f'{source}: {len(bad)} of {len(state)} tensors are not finite, such as {bad[0]}: its training has '
+            f'{source}: {len(bad)} of {len(state)} {what} are not finite, such as {bad[0]}: its training has '
             'diverged. Take an earlier checkpoint.'
         )
-    return state
 
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:

@@ -15,7 +15,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import file_sha256, load_training_checkpoint, not_finite
+from mmcds.openmmlab.checkpoint import check_finite, file_sha256, load_training_checkpoint
+from mmcds.openmmlab.work_dir import put_in_place, write_whole
 from mmcds.version import __version__
 
 LAYOUTS = ('openmmlab', 'torchvision', 'timm')
@@ -161,12 +162,7 @@ def _select_tensors(checkpoint: Path, weights: dict[str, Tensor], with_head: boo
             f'{checkpoint} has no key that starts with "backbone.", so there is no backbone to '
             f'export; its keys start with {sorted({key.split(".")[0] for key in weights})}.'
         )
-    bad = not_finite(state)
-    if bad:
-        raise ConfigError(
-            f'{checkpoint}: {len(bad)} of {len(state)} tensors of the backbone are not finite, such as {bad[0]}: its '
-            'training has diverged. Export an earlier checkpoint.'
-        )
+    check_finite(state, checkpoint, 'tensors of the backbone')
     if with_head:
         state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})
     return state
@@ -215,8 +211,7 @@ def _write(out: Path, state: dict[str, Tensor], manifest: dict[str, Any]) -> dic
         from safetensors.torch import save  # not save_file, which hides the file from other users
 
         partial.write_bytes(save(state, metadata={key: json.dumps(value) for key, value in manifest.items()}))
-    partial.replace(out)
+    put_in_place(partial, out)
     manifest = {'file': out.name, 'sha256': file_sha256(out), **manifest}
-    partial.write_text(json.dumps(manifest, indent=2) + '\n')
-    partial.replace(_manifest_file(out))
+    write_whole(_manifest_file(out), json.dumps(manifest, indent=2) + '\n')
     return manifest

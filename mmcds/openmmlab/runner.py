@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.error import URLError
 
 import mmengine.runner
@@ -47,7 +47,24 @@ def build_dataset(config: Mapping[str, Any]) -> BaseDataset:
 
 
 class Runner(mmengine.runner.Runner):
-    """MMEngine's ``Runner`` with :func:`build_dataset`."""
+    """MMEngine's ``Runner`` with :func:`build_dataset`, and a name of its own for every run of a process.
+
+    MMEngine names a run by the second in which it starts, and keeps the history, logger and curves of a name as long
+    as the process lives. So two runs of one second would go on with one another's.
+    """
+
+    _stamps: ClassVar[set[str]] = set()
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up the environment; see MMEngine. All ranks give the same name, as they start the same runs."""
+        super().setup_env(env_cfg)
+        second, number = str(self._timestamp), 1  # type: ignore[has-type]
+        stamp = second
+        while stamp in self._stamps:
+            number += 1
+            stamp = f'{second}_{number}'
+        self._stamps.add(stamp)
+        self._timestamp = stamp
 
     @staticmethod
     def build_dataloader(

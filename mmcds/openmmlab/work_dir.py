@@ -16,6 +16,11 @@ from pathlib import Path
 
 from mmcds.core.errors import ConfigError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no lock of this kind
+    fcntl = None  # type: ignore[assignment]
+
 POINTER = 'last_checkpoint'
 #: Names the step whose validation has ended, with everything that follows from it.
 VALIDATED = '.validated'
@@ -33,6 +38,16 @@ def put_in_place(partial: Path, target: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_work_dir(work_dir: str | Path) -> None:
+    """Refuse a file in the place of the folder.
+
+    Raises:
+        ConfigError: If it is one.
+    """
+    if Path(work_dir).exists() and not Path(work_dir).is_dir():
+        raise ConfigError(f'--work-dir {work_dir} is a file. Name a folder.')
 
 
 def write_whole(target: Path, text: str) -> None:
@@ -57,9 +72,9 @@ def step_of(path: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def _named(folder: Path) -> str:
-    """Return what ``last_checkpoint`` says; a crash of the machine can leave it empty or full of zeros."""
-    pointer = folder / POINTER
+def named_checkpoint(work_dir: str | Path) -> str:
+    """Return what ``last_checkpoint`` says, or nothing; a crash of the machine can leave it empty or full of zeros."""
+    pointer = Path(work_dir, POINTER)
     return pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
 
 
@@ -68,7 +83,7 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
     folder = Path(work_dir)
     found = sorted((*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')), key=step_of, reverse=True)
     found = [path for path in found if step_of(path) >= 0]
-    text = _named(folder)
+    text = named_checkpoint(folder)
     named = [path for path in (Path(text), folder / Path(text).name) if text and path.is_file()][:1]
     return [*named, *(path for path in found if path.resolve() not in [each.resolve() for each in named])]
 
@@ -83,7 +98,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """
     found = checkpoints(work_dir)
     pointer = Path(work_dir, POINTER)
-    named = _named(Path(work_dir))
+    named = named_checkpoint(work_dir)
     intact = next((path for path in found if is_intact(path)), None)
     if intact is None:
         if found or named:
@@ -119,11 +134,9 @@ def only_training(work_dir: str | Path) -> Iterator[None]:
     Raises:
         ConfigError: If another process trains there.
     """
-    if os.name != 'posix':  # no lock of this kind there
+    if fcntl is None:
         yield
         return
-    import fcntl
-
     path = Path(work_dir, LOCK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a+') as stream:

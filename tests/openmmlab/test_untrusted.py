@@ -9,7 +9,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool
+from conftest import few_images, load_tool
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -25,11 +25,7 @@ CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
 SHORT = [
     '--cfg-options',
     'train_cfg.max_epochs=1',
-    'train_dataloader.dataset.indices=16',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=8',
-    'val_dataloader.num_workers=0',
+    *few_images(16, 8, 8),
     'test_dataloader.dataset.indices=8',
     'test_dataloader.num_workers=0',
 ]
@@ -259,3 +255,12 @@ def test_the_readers_of_mmengine_are_the_guarded_ones(tmp_path):
         torch.hub.set_dir(before)
     assert not (tmp_path / 'ran').exists()
     assert hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals')
+
+
+def test_an_address_and_an_open_file_are_read_as_a_file_is(run, tmp_path, monkeypatch):
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints/z.pth').write_bytes((run / 'epoch_1.pth').read_bytes())
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    state = read_weights(str(run / 'epoch_1.pth'))
+    assert read_weights('https://a.b/z.pth').keys() == state.keys()
+    assert read_checkpoint(io.BytesIO((run / 'epoch_1.pth').read_bytes()))['state_dict'].keys() == state.keys()

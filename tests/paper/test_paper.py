@@ -494,6 +494,21 @@ def test_runs_are_spread_over_the_devices(monkeypatch, tmp_path):
     assert set(seen) <= {'4', '7'}
 
 
+def test_a_result_of_an_older_epoch_than_the_last_checkpoint_is_refused(monkeypatch, tmp_path):
+    (tmp_path / 'now/vis_data').mkdir(parents=True)
+    (tmp_path / 'now/vis_data/scalars.json').write_text('{"accuracy/top1": 10.6, "step": 2}\n')
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    monkeypatch.setattr('mmcds.evaluation.sweep.call', lambda *_: 0)
+    with pytest.raises(
+        ConfigError, match=r'last validation is that of step 2, but the last checkpoint is epoch_3\.pth'
+    ):
+        execute([Run('a', 'c.py', 0, tmp_path)])
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_2.pth')
+    (record,) = execute([Run('a', 'c.py', 0, tmp_path, processes=2)])
+    assert (record['accuracy'], record['checkpoint']) == (10.6, 'epoch_2.pth')
+    assert record['provenance']['device'].startswith('2 x ')
+
+
 # ---- the tool
 
 

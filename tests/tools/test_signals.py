@@ -8,20 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import few_images
 
 from mmcds.openmmlab.work_dir import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
-LONG = [
-    'train_cfg.max_epochs=500',
-    'train_dataloader.dataset.indices=32',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=2',
-    'val_dataloader.dataset.indices=8',
-    'val_dataloader.num_workers=1',
-    'default_hooks.logger.interval=1',
-]
+LONG = ['train_cfg.max_epochs=500', *few_images(32, 8, 8, workers=2, val_workers=1)]
 
 
 def wait_for(condition, process):
@@ -45,6 +38,13 @@ def processes_that_name(text):
     return found
 
 
+def assert_none_is_left(text):
+    deadline = time.time() + 20
+    while processes_that_name(text) and time.time() < deadline:
+        time.sleep(0.2)
+    assert not processes_that_name(text)
+
+
 @pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='processes are looked up in /proc')
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGINT'])
 def test_a_training_ends_with_one_line_and_leaves_no_process(tmp_path, environment, name):
@@ -59,10 +59,7 @@ def test_a_training_ends_with_one_line_and_leaves_no_process(tmp_path, environme
     *_, last = (tmp_path / 'log').read_text().splitlines()
     assert last.startswith(f'mmcds: stopped by {name}.')
     assert 'Traceback' not in (tmp_path / 'log').read_text()
-    deadline = time.time() + 20
-    while processes_that_name(str(tmp_path)) and time.time() < deadline:
-        time.sleep(0.2)
-    assert not processes_that_name(str(tmp_path))
+    assert_none_is_left(str(tmp_path))
     assert latest_checkpoint(tmp_path / 'run')
 
 
@@ -77,9 +74,6 @@ def test_the_trainings_of_a_sweep_end_with_it(tmp_path, environment):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert (tmp_path / 'log').read_text().splitlines()[-1].startswith('mmcds: stopped by SIGTERM.')
-    deadline = time.time() + 20
-    while processes_that_name(str(tmp_path)) and time.time() < deadline:
-        time.sleep(0.2)
-    assert not processes_that_name(str(tmp_path))
+    assert_none_is_left(str(tmp_path))
     assert not list(second.glob('*/vis_data')), 'the next one is not begun'
     assert (first / 'console.log').read_text().splitlines()[-1].startswith('mmcds: stopped by SIGTERM.')

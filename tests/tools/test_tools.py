@@ -10,22 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import few_images
 
 from mmcds.cli.launch import run_tool
 from mmcds.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
-SMALL = [
-    '--cfg-options',
-    'train_dataloader.dataset.indices=16',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=20',
-    'val_dataloader.num_workers=0',
-    'default_hooks.logger.interval=1',
-    'train_cfg.max_epochs=1',
-]
+SMALL = ['--cfg-options', *few_images(16, 8, 20), 'train_cfg.max_epochs=1']
 
 
 def train(tool, work_dir, *arguments, more=()):

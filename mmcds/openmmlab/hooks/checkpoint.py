@@ -13,7 +13,7 @@ from mmpretrain.registry import HOOKS
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.checkpoint import not_finite
 from mmcds.openmmlab.hooks.check import bare_model
-from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, put_in_place, step_of, write_whole
+from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, named_checkpoint, put_in_place, step_of, write_whole
 
 
 @HOOKS.register_module()
@@ -36,7 +36,6 @@ class SafeCheckpointHook(CheckpointHook):
         """Take up the best checkpoint of a resumed run, and make up the validation that it lacks."""
         super().before_train(runner)
         self._remote = '://' in str(self.out_dir)
-        self._best: dict[str, str | None] = {}
         if self.save_best:
             for indicator in self.key_indicators:
                 self._take_up_best(runner, indicator)
@@ -51,13 +50,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _take_up_best(self, runner: Runner, indicator: str) -> None:
         """Find the best checkpoint in the folder of this run, and remove older ones that a kill has left."""
-        named = runner.message_hub.runtime_info.get(f'best_ckpt{self._suffix(indicator)}')
+        named = self._known_best(runner, indicator)
         if not named or self._remote:
             return
-        own, suffix = Path(str(self.out_dir), Path(str(named)).name), self._suffix(indicator)
+        own = Path(str(self.out_dir), Path(named).name)
         if not own.is_file():  # resumed from a run elsewhere, or deleted: the next validation is the best one here
             self._remember_best(runner, indicator, None)
-            runner.message_hub.runtime_info.pop(f'best_score{suffix}', None)
+            runner.message_hub.runtime_info.pop(f'best_score{self._suffix(indicator)}', None)
             return
         self._remember_best(runner, indicator, str(own))
         if is_main_process():
@@ -68,6 +67,10 @@ class SafeCheckpointHook(CheckpointHook):
     def _suffix(self, indicator: str) -> str:
         return '' if len(self.key_indicators) == 1 else f'_{indicator}'
 
+    def _known_best(self, runner: Runner, indicator: str) -> str | None:
+        """Return the place of the best checkpoint so far."""
+        return runner.message_hub.runtime_info.get(f'best_ckpt{self._suffix(indicator)}')
+
     def _remember_best(self, runner: Runner, indicator: str, path: str | None) -> None:
         """Keep the place of the best checkpoint where MMEngine looks for it."""
         if len(self.key_indicators) == 1:
@@ -75,7 +78,6 @@ class SafeCheckpointHook(CheckpointHook):
         else:
             self.best_ckpt_path_dict[indicator] = path
         runner.message_hub.update_info(f'best_ckpt{self._suffix(indicator)}', path)
-        self._best[self._suffix(indicator)] = path
 
     def _step(self, runner: Runner) -> str:
         return f'epoch {runner.epoch}' if isinstance(runner.train_loop, EpochBasedTrainLoop) else f'step {runner.iter}'
@@ -144,7 +146,7 @@ class SafeCheckpointHook(CheckpointHook):
                 continue
             name = f'best_{indicator}_{self.filename_tmpl.format(step)}'.replace('/', '_')
             path = self.file_backend.join_path(self.out_dir, name)
-            outdated += [old for old in [self._best.get(self._suffix(indicator))] if old and old != path]
+            outdated += [old for old in [self._known_best(runner, indicator)] if old and old != path]
             runner.message_hub.update_info(key, score)
             self._remember_best(runner, indicator, path)
             own = dict(meta)  # MMEngine adds to it
@@ -187,10 +189,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _last_good(self, runner: Runner) -> str:
         """Say which checkpoint a user can go on from."""
-        pointer = Path(runner.work_dir, POINTER)
-        return (
-            f'the last good checkpoint is {pointer.read_text()}' if pointer.is_file() else 'there is no checkpoint yet'
-        )
+        named = named_checkpoint(runner.work_dir)
+        return f'the last checkpoint is {named}' if named else 'there is no checkpoint yet'
 
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):

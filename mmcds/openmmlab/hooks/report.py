@@ -12,6 +12,7 @@ from mmpretrain.registry import HOOKS
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
 from mmcds.openmmlab.export import export_backbone
+from mmcds.openmmlab.work_dir import named_checkpoint
 
 
 @HOOKS.register_module()
@@ -36,12 +37,14 @@ class RunReportHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write the files and log the block."""
         work_dir = Path(runner.work_dir)
-        if not (work_dir / 'last_checkpoint').exists():
+        named = named_checkpoint(work_dir)
+        if not named:
             runner.logger.warning('RunReportHook: the run kept no checkpoint, so there is nothing to export.')
             return
-        checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+        checkpoint = Path(named)
         backbone = work_dir / f'backbone_{checkpoint.stem}.pth'
-        if self.export:
+        export = self.export and '://' not in named  # only a file is exported
+        if export:
             export_backbone(checkpoint, backbone, overwrite=True)
             export_backbone(checkpoint, backbone.with_suffix('.safetensors'), overwrite=True)
         curves, scores = None, []
@@ -59,19 +62,19 @@ class RunReportHook(Hook):
             lines.append(
                 f'  {self.metric:<18} {scores[-1][0]:.2f} % after the last epoch, {best:.2f} % at best (epoch {epoch})'
             )
-        lines.append(f'  checkpoint         {checkpoint}')
-        if self.export:
+        lines.append(f'  checkpoint         {named}')
+        if export:
             lines.append(f'  exported backbone  {backbone} (also .safetensors; manifest .json)')
         lines += [
             f'  curves             {curves or "none"}',
             'What to run next:',
-            f'  python tools/test.py {config} {checkpoint}',
+            f'  python tools/test.py {config} {named}',
         ]
-        if self.export:
+        if export:
             lines += [
                 f'  python tools/browse_views.py {config} --out views.png',
                 f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
             ]
-        else:
+        elif not self.export:
             lines.append(f'  python tools/compare_detection.py {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
         runner.logger.info('\n'.join(['', *lines, '-' * 78]))

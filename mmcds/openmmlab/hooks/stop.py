@@ -36,10 +36,13 @@ def _receive(number: int, _: object) -> None:
 def _in_child() -> None:
     """Leave signals that reach a whole group of processes to the parent, which ends its loading processes itself."""
     for name in NAMES:
-        if hasattr(signal, name):
-            own = signal.getsignal(getattr(signal, name)) is _receive
-            if own:
-                signal.signal(getattr(signal, name), signal.SIG_DFL if name == 'SIGTERM' else signal.SIG_IGN)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _receive:
+            signal.signal(number, signal.SIG_DFL if name == 'SIGTERM' else signal.SIG_IGN)
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def receive_signals() -> None:
@@ -47,8 +50,6 @@ def receive_signals() -> None:
     for name in NAMES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _receive)
-    if hasattr(os, 'register_at_fork'):
-        os.register_at_fork(after_in_child=_in_child)
 
 
 def received() -> int | None:

@@ -2,25 +2,20 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import few_images
 from mmengine.hooks import RuntimeInfoHook
+from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcds.openmmlab.hooks import LossHistoryHook
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
-SHORT = [
-    'train_cfg.max_epochs=2',
-    'train_dataloader.dataset.indices=56',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=8',
-    'val_dataloader.num_workers=0',
-    'default_hooks.logger.interval=3',
-]
+SHORT = [*few_images(56, 8, 8), 'train_cfg.max_epochs=2', 'default_hooks.logger.interval=3']
 
 
 def train(tool, folder, *options):
@@ -76,3 +71,25 @@ def test_the_history_ends_after_two_epochs_or_what_is_to_be_kept(tool, tmp_path,
     hub = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)['message_hub']
     lengths = {len(history.data[0]) for name, history in hub['log_scalars'].items() if name.startswith('train/')}
     assert lengths == {14 if keep == 4 else 28}
+
+
+def test_a_checkpoint_between_log_lines_has_all_terms(tool, tmp_path):
+    train(tool, tmp_path, 'default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=2')
+    for step in (12, 14):
+        hub = torch.load(tmp_path / f'iter_{step}.pth', weights_only=False)['message_hub']
+        assert len(hub['log_scalars']['train/loss'].data[0]) == step
+
+
+def test_numbers_that_are_no_tensors_keep_their_place():
+    hub = MessageHub.get_instance('numbers')
+    hook = LossHistoryHook()
+    hook._kept = 10
+    hook._waiting = [
+        ('train/a', 1),
+        ('train/b', torch.tensor(2.5)),
+        ('train/a', torch.tensor([3.0])),
+        ('train/b', 4.5),
+    ]
+    hook.read(SimpleNamespace(message_hub=hub))
+    assert list(hub.log_scalars['train/a'].data[0]) == [1, 3]
+    assert list(hub.log_scalars['train/b'].data[0]) == [2.5, 4.5]

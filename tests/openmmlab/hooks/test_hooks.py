@@ -13,18 +13,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import few_images
 
 from mmcds.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK = [
-    'train_dataloader.dataset.indices=32',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=20',
-    'val_dataloader.num_workers=0',
-    'default_hooks.logger.interval=1',
-]
+QUICK = few_images(32, 8, 20)
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
 
 

@@ -4,9 +4,12 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from conftest import few_images
+from mmengine.fileio import BaseStorageBackend, FileClient, register_backend
 from mmengine.runner import ValLoop
 from run_state import same, state_of
 
@@ -17,6 +20,7 @@ from mmcds.openmmlab.hooks import checkpoint as hook
 from mmcds.openmmlab.work_dir import (
     LOCK,
     POINTER,
+    VALIDATED,
     is_intact,
     latest_checkpoint,
     only_training,
@@ -25,15 +29,7 @@ from mmcds.openmmlab.work_dir import (
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / 'configs/plain/resnet18w16_fashion.py')
-QUICK = [
-    'train_dataloader.dataset.indices=16',
-    'train_dataloader.batch_size=8',
-    'train_dataloader.num_workers=0',
-    'val_dataloader.dataset.indices=10',
-    'val_dataloader.num_workers=0',
-    'default_hooks.logger.interval=1',
-    'default_hooks.checkpoint.max_keep_ckpts=1',
-]
+QUICK = [*few_images(16, 8, 10), 'default_hooks.checkpoint.max_keep_ckpts=1']
 #: Top-1 accuracy after every epoch: better, worse, better.
 SCORES = (30.0, 20.0, 40.0)
 
@@ -57,7 +53,8 @@ def measure_scores(patch):
 
     patch.setattr(ValLoop, 'run', remembered)
     patch.setattr(
-        'mmpretrain.evaluation.Accuracy.compute_metrics', lambda self, results: {'top1': SCORES[epochs[-1] - 1]}
+        'mmpretrain.evaluation.Accuracy.compute_metrics',
+        lambda self, results: {'top1': SCORES[epochs[-1] - 1], 'top5': 90.0 - epochs[-1]},
     )
 
 
@@ -68,7 +65,7 @@ def scores(monkeypatch):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """The state of a run that was never stopped, and how many files it moved and removed."""
+    """The state of a run that was never stopped, and how many files it put in place and removed."""
     from conftest import load_tool
 
     folder = tmp_path_factory.mktemp('whole')
@@ -104,12 +101,12 @@ def test_the_run_has_the_files_that_its_scores_say(whole):
     assert state['best_files'] == ['best_accuracy_top1_epoch_3.pth']
     assert [(each['epoch'], each['accuracy/top1']) for each in state['validations']] == [(1, 30), (2, 20), (3, 40)]
     assert state['score'] == 40
-    assert operations == 3 * 3 + 2 * 3 + 3, 'three files an epoch, three for each new best, three that are removed'
+    assert operations == 3 * 3 + 2 * 3 + 3 + 2, 'three an epoch, three a new best, three removed, two manifests'
 
 
-@pytest.mark.parametrize('number', range(18))
+@pytest.mark.parametrize('number', range(20))
 def test_killed_before_any_file_and_resumed_equals_never_stopped(whole, tool, tmp_path, monkeypatch, number):
-    assert whole[1] == 18
+    assert whole[1] == 20
     with monkeypatch.context() as patch:
         kill_at(patch, number)
         with pytest.raises(Killed):
@@ -288,3 +285,102 @@ def test_a_training_that_diverges_later_leaves_the_checkpoint_before(tool, tmp_p
         train(tool, tmp_path, epochs=3)
     assert (tmp_path / 'epoch_1.pth').read_bytes() == good
     assert not list(tmp_path.glob('epoch_2*'))
+
+
+@pytest.mark.parametrize(
+    'chosen, left',
+    [
+        ('auto', ['best_accuracy_top1_epoch_3.pth']),
+        (
+            '[accuracy/top1,accuracy/top5]',
+            ['best_accuracy_top1_epoch_3.pth', 'best_accuracy_top5_epoch_1.pth'],
+        ),
+    ],
+)
+def test_the_best_by_the_first_metric_and_by_several_are_kept_when_a_run_goes_on(tool, tmp_path, chosen, left):
+    for epochs in (2, 3):
+        train(tool, tmp_path, f'default_hooks.checkpoint.save_best="{chosen}"', epochs=epochs)
+    assert [path.name for path in sorted(tmp_path.glob('best_*'))] == left
+
+
+def test_a_validation_of_a_training_that_counts_steps_is_made_up_too(tool, tmp_path, monkeypatch):
+    config = tmp_path / 'steps.py'
+    config.write_text(
+        "_base_ = 'mmcds::plain/resnet18w16_fashion.py'\nparam_scheduler = None\n"
+        "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=2)\n"
+        'default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2, save_best=None))\n'
+    )
+    steps = []
+    run = ValLoop.run
+
+    def killed(self):
+        steps.append(self.runner.iter)
+        if steps == [2]:
+            raise Killed
+        return run(self)
+
+    monkeypatch.setattr('mmpretrain.evaluation.Accuracy.compute_metrics', lambda self, results: {'top1': 1.0})
+    monkeypatch.setattr(ValLoop, 'run', killed)
+    command = [str(config), '--work-dir', str(tmp_path / 'run'), '--resume', '--cfg-options', *QUICK]
+    with pytest.raises(Killed):
+        tool('train').main(command)
+    tool('train').main(command)
+    assert steps == [2, 2, 4]
+    assert (tmp_path / 'run' / VALIDATED).read_text() == 'step 4'
+    assert Path((tmp_path / 'run' / POINTER).read_text()).name == 'iter_4.pth'
+
+
+class Memory(BaseStorageBackend):
+    """A storage that is no disk."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def get(self, filepath):
+        return self.files[filepath]
+
+    def get_text(self, filepath, encoding='utf-8'):
+        return self.files[filepath].decode(encoding)
+
+    def put(self, obj, filepath):
+        self.files[filepath] = bytes(obj)
+
+    def join_path(self, first, *others):
+        return '/'.join((first, *others))
+
+    def isfile(self, filepath):
+        return filepath in self.files
+
+    def isdir(self, filepath):
+        return False
+
+    def remove(self, filepath):
+        del self.files[filepath]
+
+
+def test_checkpoints_on_another_storage_are_left_to_it(tool, tmp_path):
+    Memory.files.clear()
+    register_backend('memory', Memory, force=True, prefixes='memory')
+    FileClient.register_backend('memory', Memory, force=True, prefixes='memory')
+    runner = train(tool, tmp_path / 'run', 'default_hooks.checkpoint.out_dir=memory://runs', epochs=3)
+    kept = [name for name in Memory.files if name.endswith('.pth')]
+    assert sorted(kept) == ['memory://runs/run/best_accuracy_top1_epoch_3.pth', 'memory://runs/run/epoch_3.pth']
+    assert (tmp_path / 'run' / POINTER).read_text() == 'memory://runs/run/epoch_3.pth'
+    assert not list((tmp_path / 'run').glob('*.pth'))
+    assert runner.epoch == 3
+
+
+def test_two_runs_of_one_second_have_histories_of_their_own(whole, tool, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.time.strftime', lambda *_: '20260101_000000')
+    with monkeypatch.context() as patch:
+        kill_at(patch, 0)
+        with pytest.raises(Killed):
+            train(tool, tmp_path / 'one')
+    for name in ('one', 'two'):
+        train(tool, tmp_path / name)
+        assert same(state_of(tmp_path / name), whole[0])
+
+
+def test_without_locks_of_this_kind_nothing_is_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'fcntl', None)
+    with only_training(tmp_path), only_training(tmp_path):
+        assert not (tmp_path / LOCK).exists()
