@@ -9,10 +9,10 @@ from conftest import load_tool
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from mmcds.detection import CheckedCocoDataset
+from mmcds.openmmlab.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,7 +111,7 @@ def tiny_runner(model: ConfigDict, work_dir: Path, data_root: Path, **changes) -
     config.model = model
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.test_cfg = config.test_dataloader = config.test_evaluator = None
-    config.custom_hooks = [hook for hook in config.custom_hooks if 'Report' not in hook.type]
+    config.default_hooks.report = None
     with DefaultScope.overwrite_default_scope('mmdet'):
         return Runner.from_cfg(config)
 

@@ -299,7 +299,7 @@ def distill_leaf(tmp_path, teacher_files):
     leaf = tmp_path / 'ema.py'
     leaf.write_text(
         "_base_ = 'mmcds::distill/resnet18w8s_fashion.py'\n"
-        "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
+        "custom_hooks = [dict(type='EMAHook', momentum=0.1)]\n"
         f'model = dict(teacher=dict(checkpoint={file!r}))\n'
         'train_dataloader = dict(batch_size=4, dataset=dict(indices=16))\n'
     )

@@ -11,18 +11,19 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=2, save_best='accuracy/top1'),
     finite=dict(type='CheckFiniteHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='VisualizationHook', enable=False))
-custom_hooks = [
-    dict(type='EpochSeedHook'),
-    dict(type='ViewColorHook'),
-    dict(type='CheckDataHook'),
-    dict(type='PrepareSupervisionsHook'),  # does nothing unless a method keeps something for every image
-    dict(type='CheckBackboneHook'),  # where backbone.init_cfg names a file
-    dict(type='CheckCheckpointHook'),
-    dict(type='TeacherRecordHook'),  # does nothing without a teacher
-    dict(type='SyncBuffersHook'),  # the same BatchNorm statistics on every rank before validation
-    dict(type='ProgressBarHook'),
-    dict(type='RunReportHook')]
+    visualization=dict(type='VisualizationHook', enable=False),
+    # ours have names too, so that custom_hooks of a config add to them; NAME=None leaves one out
+    epoch_seed=dict(type='EpochSeedHook'),
+    view_color=dict(type='ViewColorHook'),
+    check_data=dict(type='CheckDataHook'),
+    prepare=dict(type='PrepareSupervisionsHook'),  # does nothing unless a method keeps something for every image
+    check_backbone=dict(type='CheckBackboneHook'),  # where backbone.init_cfg names a file
+    check_checkpoint=dict(type='CheckCheckpointHook'),
+    teacher_record=dict(type='TeacherRecordHook'),  # does nothing without a teacher
+    sync_buffers=dict(type='SyncBuffersHook'),  # the same BatchNorm statistics on every rank before validation
+    progress=dict(type='ProgressBarHook'),
+    report=dict(type='RunReportHook'))
+custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=True,

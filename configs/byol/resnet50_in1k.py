@@ -16,6 +16,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=990, by_epoch=True, begin=10, end=1000)]
 train_cfg = dict(max_epochs=1000)
 default_hooks = dict(
-    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=2), finite=dict(type='CheckFiniteHook'))
-custom_hooks = [dict(type='EpochSeedHook'), dict(type='ProgressBarHook')]
+    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=2), finite=dict(type='CheckFiniteHook'),
+    epoch_seed=dict(type='EpochSeedHook'), progress=dict(type='ProgressBarHook'))
 randomness = dict(seed=0)

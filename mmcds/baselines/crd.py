@@ -259,7 +259,7 @@ class CRDSupervision(TeacherSupervision):
         """Return ``loss_student`` and ``loss_teacher``, the two sides, and update the memories."""
         if self.sampler is None:
             raise ConfigError(
-                'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in custom_hooks, or '
+                'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in default_hooks, or '
                 'call prepare(labels) before the first step.'
             )
         assert outputs.sample_idx is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sized
 from typing import Any, ClassVar, cast
 from urllib.error import URLError
@@ -13,6 +14,23 @@ from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
+
+#: Names of the hooks that MMEngine registers by itself, and of those that our configs add.
+HOST_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+OUR_HOOKS = (
+    'finite',
+    'visualization',
+    'epoch_seed',
+    'view_color',
+    'check_data',
+    'prepare',
+    'check_backbone',
+    'check_checkpoint',
+    'teacher_record',
+    'sync_buffers',
+    'progress',
+    'report',
+)
 
 
 def inner_dataset(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,6 +83,22 @@ class Runner(mmengine.runner.Runner):
             stamp = f'{second}_{number}'
         self._stamps.add(stamp)
         self._timestamp = stamp
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Register hooks that have names; see MMEngine, which takes None for its own six only.
+
+        Raises:
+            ConfigError: If a hook is left out that no config has.
+        """
+        hooks = hooks or {}
+        for name in hooks:
+            if hooks[name] is None and name not in HOST_HOOKS + OUR_HOOKS:
+                near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1)
+                raise ConfigError(
+                    f'default_hooks.{name} is None, but there is no hook of this name to leave out. '
+                    + (f'Did you mean {near[0]}?' if near else f'The names are {", ".join(HOST_HOOKS + OUR_HOOKS)}.')
+                )
+        super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name in HOST_HOOKS})
 
     @staticmethod
     def build_dataloader(

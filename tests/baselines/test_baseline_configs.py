@@ -33,7 +33,7 @@ def narrow(tmp_path_factory):
             path.write_text(
                 f'_base_ = {config!r}\nmodel = dict(backbone=dict(base_channels=4, stem_channels=4), '
                 f'head=dict(in_channels={width}))\n'
-                "custom_hooks = [dict(type='PrepareSupervisionsHook'), dict(type='CheckCheckpointHook')]\n"
+                'default_hooks = dict(report=None, progress=None)\n'
             )
             torch.manual_seed(0)
             with DefaultScope.overwrite_default_scope('mmpretrain'):

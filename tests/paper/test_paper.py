@@ -191,7 +191,7 @@ def test_fine_grained_cells_differ_in_method_and_start_only_and_classify_all_cla
     for each in cells(table):
         config, plain = compose(each), compose(cell(f'{table}/resnet50_{each.dataset}/plain'))
         assert config.model.head.num_classes == classes[each.dataset]
-        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_dataloader', 'custom_hooks'):
+        for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_dataloader', 'default_hooks'):
             assert config[key] == plain[key], (each.name, key)
         supervised = compose(cell(f'table3/resnet50_in1k/{each.method}')).model.get('supervisions')
         assert config.model.get('supervisions') == supervised, each.name

@@ -26,4 +26,5 @@ model = dict(
         rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
 default_hooks = dict(
+    **_base_.run_hooks,
     logger=dict(interval=25), checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=2))

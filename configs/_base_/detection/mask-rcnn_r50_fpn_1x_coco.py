@@ -7,6 +7,7 @@ _base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', './runtime.py']
 data_root = '{{$MMCDS_DATA_ROOT:data}}/coco'
 
 default_hooks = dict(
+    **_base_.run_hooks,
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=2, save_best='coco/bbox_mAP'))
 train_dataloader = dict(
     persistent_workers=False,  # workers that stay would repeat their augmentations, see EpochSeedHook

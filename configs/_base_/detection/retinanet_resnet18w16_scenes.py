@@ -19,4 +19,5 @@ model = dict(
         num_classes=10, in_channels=64, stacked_convs=2, feat_channels=64,
         anchor_generator=dict(octave_base_scale=4, scales_per_octave=2, strides=[4, 8, 16])))  # 16 to 91 pixels
 default_hooks = dict(
+    **_base_.run_hooks,
     logger=dict(interval=25), checkpoint=dict(type='mmpretrain.SafeCheckpointHook', max_keep_ckpts=2))

@@ -16,6 +16,7 @@ import torch
 from conftest import few_images
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.runner import HOST_HOOKS, OUR_HOOKS
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = few_images(32, 8, 20)
@@ -140,6 +141,30 @@ def test_a_run_that_cannot_be_right_stops_before_its_first_step(tool, tmp_path, 
     with pytest.raises(ConfigError, match=message):
         train(tool, tmp_path, *options)
     assert not list(tmp_path.glob('*.pth'))
+
+
+def test_hooks_of_a_user_add_to_ours_and_none_leaves_one_out(tool, tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text(
+        f"_base_ = {CONFIG!r}\ncustom_hooks = [dict(type='EMAHook')]\n"
+        'default_hooks = dict(report=None, sampler_seed=None)\n'
+    )
+    runner = train(tool, tmp_path / 'run', config=str(config))
+    names = [type(hook).__name__ for hook in runner.hooks]
+    assert {*HOST_HOOKS, *OUR_HOOKS} == set(runner.cfg.default_hooks)
+    ours = [name for name in OUR_HOOKS if name != 'report']
+    expected = {runner.cfg.default_hooks[name].type.rpartition('.')[2] for name in ours}
+    assert expected | {'EMAHook', 'SafeCheckpointHook', 'LoggerHook'} <= set(names)
+    assert not {'RunReportHook', 'DistSamplerSeedHook'} & set(names)
+    assert len(names) == len(set(names)), 'each one is registered once'
+    assert not list((tmp_path / 'run').glob('backbone_*'))
+
+
+def test_a_hook_that_no_config_has_is_not_left_out_in_silence(tool, tmp_path):
+    with pytest.raises(ConfigError, match=r'default_hooks\.reprot is None.*Did you mean report\?'):
+        train(tool, tmp_path, 'default_hooks.reprot=None')
+    with pytest.raises(ConfigError, match=r'default_hooks\.xyzzy is None.*names are runtime_info, timer'):
+        train(tool, tmp_path, 'default_hooks.xyzzy=None')
 
 
 def test_a_single_image_meets_no_batchnorm_in_plain_training(tool, tmp_path):
