@@ -13,6 +13,7 @@ from mmcds.version import __version__
 COMMANDS = {
     'train': ('train', 'train on a folder of images (--data FOLDER), a config, or a cell of the paper'),
     'test': ('test', 'evaluate a checkpoint'),
+    'predict': ('predict', 'say what is on images'),
     'export': ('export_backbone', 'write the backbone of a checkpoint without heads'),
     'data': ('check_data', 'check a data set before a training does'),
     'views': ('browse_views', 'draw the views as they reach the network'),

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
 from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import check_architecture, read_weights
+from mmcds.openmmlab.checkpoint import load_model
 
 
 def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) -> None:
@@ -40,17 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = load_config(args)
     check_data_root(config, ('test_dataloader',))
-    state = read_weights(args.checkpoint)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         dataset = DATASETS.build(config.test_dataloader.dataset)
-        model = MODELS.build(config.model)
+        model = load_model(config, args.checkpoint)
     if not 1 <= args.num_images <= len(dataset):
         raise ConfigError(
             f'-n is {args.num_images}, but the test set has {len(dataset)} images. Ask for 1 to so many.'
         )
-    check_architecture(model.state_dict(), state, args.checkpoint)
-    model.load_state_dict(state)
-    model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     classes = dataset.metainfo['classes']
     figure = Figure(figsize=(1.6 * args.num_images, 3.6), layout='constrained')
     rows = figure.subplots(2, args.num_images, squeeze=False)

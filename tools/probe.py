@@ -46,7 +46,7 @@ from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_
 from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
-from mmcds.openmmlab.checkpoint import check_architecture, read_weights
+from mmcds.openmmlab.checkpoint import load_model
 from mmcds.openmmlab.runner import Runner
 
 #: Key, title and digits of the measures of one network.
@@ -96,16 +96,9 @@ def load_network(name: str, config: Config, checkpoint: str, taps: Sequence[Tap]
     Raises:
         ConfigError: If the checkpoint does not exist or is of another architecture.
     """
-    state = read_weights(checkpoint)
     wanted = tuple(taps) or stages(config.model.backbone)
-    unused = {key: None for key in ('supervisions', 'teacher') if config.model.get(key)}
-    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
-    backbone = build_backbone(config.model.backbone, wanted)
-    model = MODELS.build({**config.model, **unused, 'backbone': backbone, 'data_preprocessor': preprocessor})
-    check_architecture(model.state_dict(), state, checkpoint)
-    model.load_state_dict(state, strict=False)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return Network(name, checkpoint, model.to(device).eval(), wanted, {}, {}, {}, {})
+    model = load_model(config, checkpoint, build_backbone(config.model.backbone, wanted))
+    return Network(name, checkpoint, model, wanted, {}, {}, {}, {})
 
 
 def innermost(dataset: dict) -> dict:

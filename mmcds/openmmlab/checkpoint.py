@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.untrusted import read_checkpoint, read_config_text, trusted
@@ -89,6 +90,28 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the tensors that hold NaN or infinity; minus infinity is allowed, as masks have it."""
     real = {key: value for key, value in state.items() if value.is_floating_point()}
     return [key for key, value in real.items() if torch.isnan(value).any() or torch.isposinf(value).any()]
+
+
+def load_model(config: Config, checkpoint: str, backbone: nn.Module | None = None) -> nn.Module:
+    """Build a trained network without supervisions and teacher, in evaluation mode, on the GPU if there is one.
+
+    Args:
+        config: Its config.
+        checkpoint: Its weights.
+        backbone: Takes the place of the one that the config describes.
+
+    Raises:
+        ConfigError: If the checkpoint cannot be read or is of another architecture.
+    """
+    state = read_weights(checkpoint)
+    changes: dict[str, Any] = {key: None for key in ('supervisions', 'teacher') if config.model.get(key)}
+    changes['data_preprocessor'] = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    if backbone is not None:
+        changes['backbone'] = backbone
+    model = MODELS.build({**config.model, **changes})
+    check_architecture(model.state_dict(), state, checkpoint)
+    model.load_state_dict(state, strict=False)
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
 
 
 def compare_state(

@@ -1,6 +1,7 @@
 """The end of a pre-training run: export, curves, and a block that says where everything is."""
 
 import datetime
+import sys
 import time
 from pathlib import Path
 
@@ -9,10 +10,18 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from mmcds.command import COMMANDS
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
 from mmcds.openmmlab.export import export_backbone
 from mmcds.openmmlab.work_dir import named_checkpoint
+
+
+def command(name: str) -> str:
+    """Return how a user starts another tool: as this training was started, by its path or by the command ``mmcds``."""
+    started = Path(sys.argv[0])
+    script = started.with_name(f'{COMMANDS[name][0]}.py')
+    return f'python {script}' if started.name == 'train.py' and script.is_file() else f'mmcds {name}'
 
 
 @HOOKS.register_module()
@@ -68,13 +77,14 @@ class RunReportHook(Hook):
         lines += [
             f'  curves             {curves or "none"}',
             'What to run next:',
-            f'  python tools/test.py {config} {named}',
+            f'  {command("test")} {config} {named}',
         ]
         if export:
             lines += [
-                f'  python tools/browse_views.py {config} --out views.png',
-                f'  python tools/export_backbone.py {checkpoint} OUT.pth   (--help: torchvision, timm, EMA)',
+                f'  {command("predict")} {named} IMAGE_OR_FOLDER',
+                f'  {command("views")} {config} --out views.png',
+                f'  {command("export")} {named} OUT.pth   (--help: torchvision, timm, EMA)',
             ]
         elif not self.export:
-            lines.append(f'  python tools/compare_detection.py {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
+            lines.append(f'  {command("compare-detection")} {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
         runner.logger.info('\n'.join(['', *lines, '-' * 78]))

@@ -16,6 +16,7 @@ import torch
 from conftest import few_images
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.hooks.report import command
 from mmcds.openmmlab.runner import HOST_HOOKS, OUR_HOOKS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -206,6 +207,22 @@ def test_the_end_leaves_checkpoint_backbone_manifest_and_curves(finished):
     for term in ('loss_ce', 'cds.stage0.loss_contrast', 'cds.stage3.loss_contrast', 'eta:'):
         assert term in log
     assert '\x1b' not in log
+
+
+@pytest.mark.parametrize(
+    'started, expected',
+    [
+        (str(ROOT / 'tools/train.py'), f'python {ROOT / "tools/predict.py"}'),
+        ('mmcds train', 'mmcds predict'),
+        ('/elsewhere/train.py', 'mmcds predict'),
+    ],
+)
+def test_the_end_names_commands_that_work_where_the_user_stands(monkeypatch, started, expected):
+    monkeypatch.setattr(sys, 'argv', [started])
+    assert command('predict') == expected
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py'])
+    assert command('compare-detection') == 'python tools/compare_detection.py'
 
 
 def test_a_run_that_keeps_no_scalars_ends_well_without_curves(tool, tmp_path):
