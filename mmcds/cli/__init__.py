@@ -1,5 +1,7 @@
 """What the command-line tools share. Importing it registers everything, or says in one line what is not installed."""
 
+import contextlib
+import io
 import sys
 
 from mmcds.after_import import require
@@ -10,4 +12,6 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f'mmcds: error: {error}')
 
-import mmcds.openmmlab  # noqa: F401
+with contextlib.redirect_stdout(io.StringIO()) as _said:  # MMPretrain prints that a package of its own is missing
+    import mmcds.openmmlab  # noqa: F401
+print(end=_said.getvalue().replace('Could not import OneDL\n', ''))

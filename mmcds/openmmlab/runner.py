@@ -10,10 +10,13 @@ from urllib.error import URLError
 import mmengine.runner
 from mmengine.dataset import BaseDataset
 from mmengine.dist import get_world_size
+from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
+from mmengine.runner import LogProcessor
 from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.log import shorten
 
 #: Names of the hooks that MMEngine registers by itself, and of those that our configs add.
 HOST_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -83,6 +86,18 @@ class Runner(mmengine.runner.Runner):
             stamp = f'{second}_{number}'
         self._stamps.add(stamp)
         self._timestamp = stamp
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """Build the logger, and let a terminal have the short form of what it gets."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        shorten(logger)
+        return logger
+
+    def build_log_processor(self, log_processor: LogProcessor | dict) -> LogProcessor:
+        """Build what writes the lines of the log; MMEngine's own one gives way to ours."""
+        if isinstance(log_processor, dict) and log_processor.get('type', 'LogProcessor') == 'LogProcessor':
+            log_processor = {**log_processor, 'type': 'mmpretrain.ShortLogProcessor'}
+        return super().build_log_processor(log_processor)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Register hooks that have names; see MMEngine, which takes None for its own six only.

@@ -47,7 +47,7 @@ def test_config_trains_evaluates_saves_resumes_and_is_tested(leaf, tool, tmp_pat
     assert metrics['coco/bbox_mAP'] == pytest.approx(second.message_hub.get_scalar('val/coco/bbox_mAP').current())
     report = max(tmp_path.glob('2*/*.log')).read_text()
     assert 'coco/bbox_mAP' in report
-    assert 'compare_detection.py' in report
+    assert 'mmcds compare-detection' in report
     for path in tmp_path.glob('*.pth'):  # these files are large
         path.unlink()
 

@@ -29,7 +29,7 @@ class ProgressBarHook(Hook):
             TextColumn('epoch {task.fields[epoch]}'),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn('loss {task.fields[loss]:.3f}'),
+            TextColumn('{task.fields[loss]}'),
             TimeElapsedColumn(),
             TextColumn('eta'),
             TimeRemainingColumn(),
@@ -49,20 +49,18 @@ class ProgressBarHook(Hook):
             total=runner.max_iters,
             completed=runner.iter,
             epoch=f'{runner.epoch + 1}/{runner.max_epochs}',
-            loss=float('nan'),
+            loss='',
         )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Advance, every ten iterations."""
-        if self._bar is not None and outputs is not None and self.every_n_train_iters(runner, 10):
-            self._bar.update(
-                self._task,
-                completed=runner.iter + 1,
-                loss=float(outputs['loss']),
-                epoch=f'{runner.epoch + 1}/{runner.max_epochs}',
-            )
+        """Advance; show the loss of the first iteration and of every tenth."""
+        if self._bar is None or outputs is None:
+            return
+        self._bar.update(self._task, completed=runner.iter + 1, epoch=f'{runner.epoch + 1}/{runner.max_epochs}')
+        if batch_idx == 0 or self.every_n_train_iters(runner, 10):
+            self._bar.update(self._task, loss=f'loss {float(outputs["loss"]):.3f}')
 
     def after_train(self, runner: Runner) -> None:
         """Remove the bar and give the log its stream back."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,8 +205,11 @@ def test_the_end_leaves_checkpoint_backbone_manifest_and_curves(finished):
     log = next(finished.glob('*/*.log')).read_text()
     assert 'What to run next:' in log
     assert str(finished / 'epoch_2.pth') in log.split('Finished')[1]
-    for term in ('loss_ce', 'cds.stage0.loss_contrast', 'cds.stage3.loss_contrast', 'eta:'):
+    for term in (' = ce ', ' + cds ', '  eta '):
         assert term in log
+    scalars = next(finished.glob('*/vis_data/scalars.json')).read_text()
+    for term in ('loss_ce', 'cds.stage0.loss_contrast', 'cds.stage3.loss_contrast'):
+        assert f'"{term}": ' in scalars
     assert '\x1b' not in log
 
 
@@ -384,7 +388,9 @@ def test_the_progress_bar_shows_on_a_terminal_only(tmp_path, environment):
     os.close(leader)
     assert process.wait() == 0
     text = seen.decode(errors='replace')
-    assert '10/12' in text
+    assert '12/12' in text
+    assert re.search(r'loss \d\.\d{3}', text)
+    assert 'nan' not in text, 'there is no loss before the first step'
     assert 'epoch 1/1' in text
     assert 'eta' in text
     assert 'What to run next' in text
