@@ -11,7 +11,18 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.registry import MODELS, DefaultScope
 
-from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool, set_loader_defaults
+from mmcds.cli.launch import (
+    PICTURES,
+    add_common_arguments,
+    check_data_root,
+    load_config,
+    output_file,
+    positive,
+    run_tool,
+    seed_number,
+    set_loader_defaults,
+)
+from mmcds.evaluation.summary import plain
 from mmcds.openmmlab.runner import Runner
 
 
@@ -19,9 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     """Draw one row of images per view, from the preprocessor's output with the normalisation undone."""
     parser = ArgumentParser(description=__doc__)
     add_common_arguments(parser)
-    parser.add_argument('-n', '--num-images', type=int, default=12, help='images to show')
-    parser.add_argument('--out', default='views.png', help='picture to write')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the augmentations')
+    parser.add_argument('-n', '--num-images', type=positive, default=12, help='images to show')
+    parser.add_argument('--out', type=output_file(*PICTURES), default='views.png', help='picture to write')
+    parser.add_argument('--seed', type=seed_number, default=0, help='seed of the augmentations')
     args = parser.parse_args(argv)
     config = load_config(args)
     set_loader_defaults(config)
@@ -47,7 +58,8 @@ def main(argv: list[str] | None = None) -> None:
             cell.set(xticks=[], yticks=[])
             if v == 0:
                 label = int(batch['data_samples'][n].gt_label)
-                cell.set_title('unlabelled' if label < 0 else classes[label] if classes else label, fontsize=7)
+                name = 'unlabelled' if label < 0 else classes[label] if classes else label
+                cell.set_title(plain(name), fontsize=7)
         row[0].set_ylabel(f'view {v}')
     figure.savefig(args.out, dpi=150)
     print(f'{args.out}: {views.shape[1]} images, {len(views)} view(s) of {views.shape[3]} x {views.shape[4]} pixels')

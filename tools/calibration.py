@@ -27,6 +27,7 @@ from mmcds.cli.launch import (
     Options,
     add_trust_argument,
     load_config,
+    output_folder,
     prepare_testing,
     print_table,
     run_tool,
@@ -34,7 +35,7 @@ from mmcds.cli.launch import (
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.calibration import COLUMNS, calibration, check_bins, stack_predictions, top_class
 from mmcds.evaluation.reliability import draw_reliability
-from mmcds.evaluation.summary import spread_text
+from mmcds.evaluation.summary import markdown_table, spread_text
 from mmcds.evaluation.temperature import fit_temperature, scale
 from mmcds.openmmlab.runner import Runner
 
@@ -158,7 +159,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint')
     parser.add_argument('--names', nargs='+', help='one per pair; the same for repetitions (default: of the config)')
-    parser.add_argument('--out', default='work_dirs/calibration', help='folder for tables and diagrams')
+    parser.add_argument(
+        '--out', type=output_folder, default='work_dirs/calibration', help='folder for tables and diagrams'
+    )
     parser.add_argument('--bins', type=int, default=15, help='number of bins (default: 15)')
     parser.add_argument(
         '--temperature-scaling',
@@ -172,15 +175,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
     models = read_models(args.models, args.names)
     check_bins(args.bins)
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     records = [record for model in models for record in measure(model, args)]
     rows = rows_of(records)
     print_table('calibration', HEADER, rows)
     print(note(args))
-    lines = [HEADER, ('---',) * len(HEADER), *rows]
-    (out / 'calibration.md').write_text(
-        '\n'.join(f'| {" | ".join(line)} |' for line in lines) + f'\n\n{note(args)}\n', encoding='utf-8'
-    )
+    (out / 'calibration.md').write_text(f'{markdown_table(HEADER, rows)}\n\n{note(args)}\n', encoding='utf-8')
     with (out / 'calibration.csv').open('w', newline='') as stream:
         writer = csv.DictWriter(stream, list(records[0]))
         writer.writeheader()

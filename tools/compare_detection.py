@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmcds.cli.launch import run_tool
+from mmcds.cli.launch import output_file, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars, to_percent
 from mmcds.evaluation.summary import markdown_table, spread_text
@@ -107,8 +107,8 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument('runs', nargs='+', metavar='[LABEL=]WORK_DIR', help='runs of the same label are averaged')
     parser.add_argument('--metric', choices=('bbox', 'segm'), default='bbox', help='boxes or masks (default: bbox)')
     parser.add_argument('--best', action='store_true', help='best epoch by AP (default: the last that was evaluated)')
-    parser.add_argument('--out', help='write the table there, .md')
-    parser.add_argument('--csv', help='write one line per run there, .csv')
+    parser.add_argument('--out', type=output_file('.md'), help='write the table there, .md')
+    parser.add_argument('--csv', type=output_file('.csv'), help='write one line per run there, .csv')
     args = parser.parse_args(argv)
     results = [read_run(argument, args.metric, args.best) for argument in args.runs]
     table = markdown(group(results, args.best))

@@ -16,8 +16,9 @@ from matplotlib.patches import Rectangle
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmcds.cli.launch import add_common_arguments, check_data_root, load_config, run_tool
+from mmcds.cli.launch import PICTURES, add_common_arguments, check_data_root, load_config, output_file, run_tool
 from mmcds.core.errors import ConfigError
+from mmcds.evaluation.summary import plain
 from mmcds.openmmlab.checkpoint import load_model
 
 
@@ -26,7 +27,7 @@ def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) ->
     for (x1, y1, x2, y2), text, colour in zip(boxes, texts, colours, strict=True):
         # a pixel's centre has whole coordinates in matplotlib, its corner in COCO
         axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=colour))
-        axes.text(x1, y1 - 1, text, color=colour, fontsize=5, verticalalignment='bottom')
+        axes.text(x1, y1 - 1, plain(text), color=colour, fontsize=5, verticalalignment='bottom')
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('checkpoint', help='checkpoint of a detector')
     parser.add_argument('-n', '--num-images', type=int, default=6, help='test images, evenly spread (default: 6)')
     parser.add_argument('--score', type=float, default=0.3, help='draw detections of at least this score (0.3)')
-    parser.add_argument('--out', default='detections.png', help='picture to write')
+    parser.add_argument('--out', type=output_file(*PICTURES), default='detections.png', help='picture to write')
     args = parser.parse_args(argv)
     config = load_config(args)
     check_data_root(config, ('test_dataloader',))
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         for axes in (truth, guess):
             axes.imshow(mmcv.imread(info['img_path'], channel_order='rgb'))
             axes.axis('off')
-        truth.set_title(Path(info['img_path']).name, fontsize=6)
+        truth.set_title(plain(Path(info['img_path']).name), fontsize=6)
         draw_boxes(
             truth,
             [instance['bbox'] for instance in info['instances']],

@@ -15,7 +15,7 @@ from collections import Counter
 from json import loads
 from pathlib import Path
 
-from mmcds.cli.launch import run_tool
+from mmcds.cli.launch import output_folder, run_tool, seed_number
 from mmcds.data.fashion_scenes import COUNTS, EMBEDDED, SceneRecipe, write_scenes
 
 
@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     default = SceneRecipe()
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--out', help='folder of the data set (default: $MMCDS_DATA_ROOT/fashion_scenes or data/fashion_scenes)'
+        '--out',
+        type=output_folder,
+        help='folder of the data set (default: $MMCDS_DATA_ROOT/fashion_scenes or data/fashion_scenes)',
     )
     parser.add_argument(
         '--source',
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument('--train', type=int, default=COUNTS['train'], help='training scenes (default: 1000)')
     parser.add_argument('--test', type=int, default=COUNTS['test'], help='test scenes (default: 400)')
-    parser.add_argument('--seed', type=int, default=0, help='scene i depends on seed and i alone (default: 0)')
+    parser.add_argument('--seed', type=seed_number, default=0, help='scene i depends on seed and i alone (default: 0)')
     parser.add_argument('--size', type=int, default=default.size, help='width and height in pixels (default: 96)')
     parser.add_argument(
         '--items', type=int, nargs=2, default=default.items, metavar=('MIN', 'MAX'), help='items per scene (2 5)'

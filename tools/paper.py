@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcds.cli.launch import OPTIONS_HELP, Options, positive, print_table, run_tool
+from mmcds.cli.launch import OPTIONS_HELP, Options, positive, print_table, run_tool, seed_number
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute
 from mmcds.openmmlab.work_dir import named_checkpoint
@@ -348,7 +348,9 @@ def main(argv: list[str] | None = None) -> None:
     showing.add_argument('cell', help='such as table1/resnet18_cifar100/cds')
     running = commands.add_parser('run', parents=[trainings], help='train cells or tables, several seeds each')
     running.add_argument('cells', nargs='+', metavar='CELL', help="cell or table, or 'all'")
-    running.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one run per seed (default: 0 1 2)')
+    running.add_argument(
+        '--seeds', nargs='+', type=seed_number, default=[0, 1, 2], help='one run per seed (default: 0 1 2)'
+    )
     running.add_argument(
         '--jobs', type=positive, help='trainings at a time (default: as many as the visible GPUs hold, or 1)'
     )

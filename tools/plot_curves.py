@@ -14,7 +14,7 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmcds.cli.launch import run_tool
+from mmcds.cli.launch import PICTURES, output_file, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import compare_curves, plot_curves
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Draw and say where."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folders of training runs')
-    parser.add_argument('--out', default='curves.png', help='picture to write')
+    parser.add_argument('--out', type=output_file(*PICTURES), default='curves.png', help='picture to write')
     parser.add_argument('--metric', default='accuracy/top1', help='validation metric to draw')
     several = parser.add_argument_group('several runs, or one with --names')
     several.add_argument('--names', nargs='+', help='one per run; the same for repetitions (default: their folders)')

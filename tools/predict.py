@@ -25,7 +25,7 @@ from mmpretrain.registry import TRANSFORMS
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmcds.cli.launch import add_trust_argument, positive, run_tool
+from mmcds.cli.launch import add_trust_argument, output_file, positive, run_tool
 from mmcds.cli.own_data import ENDINGS
 from mmcds.core.errors import ConfigError
 from mmcds.data.listing import list_files
@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a classifier, such as work_dirs/NAME/epoch_90.pth')
     parser.add_argument('images', nargs='+', help='images, or folders with images at any depth')
-    parser.add_argument('--out', help='table of all predictions to write, .csv')
+    parser.add_argument('--out', type=output_file('.csv'), help='table of all predictions to write, .csv')
     parser.add_argument('--top', type=positive, default=1, help='classes for every image (default: 1)')
     parser.add_argument('--batch-size', type=positive, default=64, help='images at a time (default: 64)')
     add_trust_argument(parser)
@@ -146,8 +146,6 @@ def table(rows: Sequence[Sequence[object]], top: int) -> str:
 def main(argv: list[str] | None = None) -> list[list[object]]:
     """Print and write predictions; return a row for every image: file, class, probability, next class, ..."""
     args = parse_args(argv)
-    if args.out and not args.out.endswith('.csv'):
-        raise ConfigError(f'--out is {args.out}. Let the name end with .csv.')
     images = find_images(args.images)
     model, pipeline, names, sized = build(args.checkpoint, args.top)
     bad: list[str] = []
@@ -185,7 +183,6 @@ def main(argv: list[str] | None = None) -> list[list[object]]:
         print(f'... and {len(rows) - SHOWN} more' + ('' if args.out else '; --out FILE.csv writes all') + '.')
         print(', '.join(f'{name}: {count}' for name, count in Counter(row[1] for row in rows).most_common()))
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(args.out), table(rows, args.top))
         print(f'written: {args.out}')
     return rows

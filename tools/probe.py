@@ -37,13 +37,15 @@ from mmcds.cli.launch import (
     add_trust_argument,
     check_data_root,
     load_config,
+    output_folder,
     run_tool,
+    seed_number,
     set_loader_defaults,
 )
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import Tap, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
-from mmcds.evaluation.summary import markdown_table, mean_spread, spread_text
+from mmcds.evaluation.summary import markdown_table, mean_spread, plain, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import load_model
@@ -213,7 +215,7 @@ def draw_measures(networks: Sequence[Network], out: Path) -> None:
         for name, same in groups(networks).items():
             values = [mean_spread([network.values[tap][key] for network in same]) for tap in same[0].taps]
             mean, spread = np.array(values).T
-            (line,) = axes.plot(mean, marker='o', markersize=4, label=f'{name} (n={len(same)})')
+            (line,) = axes.plot(mean, marker='o', markersize=4, label=plain(f'{name} (n={len(same)})'))
             axes.fill_between(range(len(mean)), mean - spread, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
         deepest = max(networks, key=lambda network: len(network.taps)).taps
         axes.set_xticks(range(len(deepest)), [tap_name(tap) for tap in deepest])
@@ -243,8 +245,8 @@ def draw_similarities(networks: Sequence[Network], found: dict, out: Path) -> No
             ticks = [[tap_name(tap) for tap in named[name][0].taps] for name in (second, first)]
             axes.set_xticks(range(len(ticks[0])), ticks[0], rotation=45, ha='right', fontsize=7)
             axes.set_yticks(range(len(ticks[1])), ticks[1], fontsize=7)
-            axes.set_xlabel(second, fontsize='small')
-            axes.set_ylabel(first, fontsize='small')
+            axes.set_xlabel(plain(second), fontsize='small')
+            axes.set_ylabel(plain(first), fontsize='small')
             axes.set_title(f'mean of {count} pairs' if count > 1 else '' if count else 'itself', fontsize=7)
     figure.colorbar(image, ax=panels, shrink=0.6, label='CKA')
     figure.savefig(out, dpi=150)
@@ -253,7 +255,6 @@ def draw_similarities(networks: Sequence[Network], found: dict, out: Path) -> No
 def write(networks: Sequence[Network], found: dict, args: Namespace) -> list[Path]:
     """Write ``probe.md``, ``probe.csv``, ``cka.csv``, ``probe.png`` and ``cka.png``."""
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     header = ('network', 'stage', 'n', *(title for title, _ in MEASURES.values()))
     (out / 'probe.md').write_text(markdown_table(header, table_rows(networks)) + '\n')
     with (out / 'probe.csv').open('w', newline='') as stream:
@@ -297,8 +298,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser.add_argument('--images', type=int, default=5000, help='training and test images at most (default: 5000)')
     parser.add_argument('--neighbours', type=int, default=20, help='neighbours that vote (default: 20)')
     parser.add_argument('--l2', type=float, default=1e-3, help='penalty of the linear probe (default: 0.001)')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the pairs of views (default: 0)')
-    parser.add_argument('--out', default='work_dirs/probe', help='folder for tables and plots')
+    parser.add_argument('--seed', type=seed_number, default=0, help='seed of the pairs of views (default: 0)')
+    parser.add_argument('--out', type=output_folder, default='work_dirs/probe', help='folder for tables and plots')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help=OPTIONS_HELP)
     add_trust_argument(parser)

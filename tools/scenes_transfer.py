@@ -15,7 +15,7 @@ import runpy
 from argparse import ArgumentParser
 from pathlib import Path
 
-from mmcds.cli.launch import OPTIONS_HELP, positive, run_tool
+from mmcds.cli.launch import OPTIONS_HELP, output_folder, positive, run_tool, seed_number
 from mmcds.data.fashion_scenes import COUNTS, write_scenes
 from mmcds.evaluation.sweep import Run, execute
 from mmcds.openmmlab.work_dir import named_checkpoint
@@ -34,9 +34,11 @@ def main(argv: list[str] | None = None) -> list[dict]:
         default=['random', 'plain', 'cds'],
         help='first weights: random, or a folder of configs/ that has resnet18w16_fashion.py and a detection config',
     )
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of pre-training and detector alike')
+    parser.add_argument(
+        '--seeds', nargs='+', type=seed_number, default=[0, 1, 2], help='of pre-training and detector alike'
+    )
     parser.add_argument('--jobs', type=positive, default=1, help='trainings at a time')
-    parser.add_argument('--out', default='work_dirs/scenes_transfer', help='folder for the runs')
+    parser.add_argument('--out', type=output_folder, default='work_dirs/scenes_transfer', help='folder for the runs')
     parser.add_argument('--data-root', help='folder that holds fashion_scenes/ (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument(
         '--pretrain-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of pre-training'

@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 import mmengine
 from mmengine.registry import DefaultScope
 
-from mmcds.cli.launch import add_common_arguments, load_config, prepare_testing, run_tool
+from mmcds.cli.launch import add_common_arguments, load_config, output_file, prepare_testing, run_tool
 from mmcds.openmmlab.runner import Runner
 
 
@@ -19,7 +19,7 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(description=__doc__)
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint of a training run')
-    parser.add_argument('--out', help='file for the metrics, .json')
+    parser.add_argument('--out', type=output_file('.json'), help='file for the metrics, .json')
     return parser.parse_args(argv)
 
 

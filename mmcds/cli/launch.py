@@ -41,6 +41,44 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed_number(text: str) -> int:
+    """Read a seed, as the type of an option."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ArgumentTypeError(f'{text!r} is no whole number from 0 to {2**32 - 1}')
+    return int(text)
+
+
+PICTURES = ('.png', '.pdf', '.svg', '.jpg')
+
+
+def output_file(*endings: str) -> Callable[[str], str]:
+    """Return the type of an option that names a file to write; its folder is made at once, not after the work.
+
+    Args:
+        endings: Of which the name must have one.
+    """
+
+    def check(text: str) -> str:
+        if not text.lower().endswith(endings):
+            raise ArgumentTypeError(f'{text} must end with {" or ".join(endings)}')
+        if Path(text).is_dir():
+            raise ArgumentTypeError(f'{text} is a folder; name a file')
+        return str(Path(output_folder(Path(text).parent), Path(text).name))
+
+    return check
+
+
+def output_folder(name: str | Path) -> str:
+    """Make the folder that an option names, as its type, before any work is done for it."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentTypeError(f'folder {name} cannot be made: {error.strerror}') from error
+    if not os.access(name, os.W_OK):
+        raise ArgumentTypeError(f'folder {name} cannot be written to')
+    return str(name)
+
+
 class Options(DictAction):
     """Read ``KEY=VALUE`` options, and refuse what is none."""
 

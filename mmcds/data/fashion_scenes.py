@@ -64,6 +64,8 @@ class SceneRecipe:
                 f'scenes: items of up to {self.item_size[1]} pixels do not fit into images of {self.size} pixels. '
                 'Lower item_size or raise size.'
             )
+        if self.size > 4096:
+            raise ConfigError(f'scenes: size is {self.size} pixels; take at most 4096.')
         if not 0 <= self.max_occlusion < 1:
             raise ConfigError(f'scenes: max_occlusion must be in [0, 1), got {self.max_occlusion}.')
         if not 0 <= self.clutter <= 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmcds.core.errors import ConfigError
+from mmcds.evaluation.summary import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
         ``out``.
 
     Raises:
-        ConfigError: If the run has no scalars.
+        ConfigError: If the run has no scalars, or other metrics only.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -80,7 +81,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
         points = [(record['iter'] / per_epoch, record[key]) for record in train if key in record]
         losses.plot(
             *zip(*points, strict=True),
-            label=key,
+            label=plain(key),
             linewidth=2 if key == 'loss' else 1,
             color='black' if key == 'loss' else None,
         )
@@ -90,6 +91,9 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     losses.yaxis.set_major_formatter('{x:g}')
     losses.yaxis.set_minor_formatter(NullFormatter())
     points = [(record['epoch'], record[metric] * to_percent(metric)) for record in val if metric in record]
+    measured = sorted({key for record in val for key in record if '/' in key})
+    if measured and not points:
+        raise ConfigError(f'{work_dir} has no {metric}. Choose one of {", ".join(measured)}.')
     if points:
         scores.plot(*zip(*points, strict=True), marker='o', markersize=3, color='tab:blue')
         scores.annotate(
@@ -102,7 +106,7 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     scores.set(xlabel='epoch', ylabel=f'validation {metric} (%)')
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
-    figure.suptitle(Path(work_dir).name)
+    figure.suptitle(plain(Path(work_dir).name))
     figure.savefig(out, dpi=150)
     return Path(out)
 
@@ -211,7 +215,7 @@ def compare_curves(
 def draw_band(axes: 'Axes', places: np.ndarray, values: np.ndarray, label: str) -> None:
     """Draw the mean of repetitions (runs, T), and a band of one sample standard deviation if there are several."""
     mean = values.mean(0)
-    (line,) = axes.plot(places, mean, linewidth=1.2, label=label)
+    (line,) = axes.plot(places, mean, linewidth=1.2, label=plain(label))
     if len(values) > 1:
         spread = values.std(0, ddof=1)
         axes.fill_between(places, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0)

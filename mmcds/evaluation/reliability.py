@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from mmcds.evaluation.calibration import expected_calibration_error
+from mmcds.evaluation.summary import plain
 
 
 def reliability(confidence: Tensor, correct: Tensor, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -65,7 +66,7 @@ def draw_reliability(confidence: Tensor, correct: Tensor, bins: int, title: str,
         label='gap to confidence',
     )
     above.plot([0, 100], [0, 100], '--', color='black', linewidth=1, label='perfect calibration')
-    above.set(xlim=(0, 100), ylim=(0, 100), ylabel='accuracy (%)', title=title)
+    above.set(xlim=(0, 100), ylim=(0, 100), ylabel='accuracy (%)', title=plain(title))
     above.legend(loc='upper left', fontsize='small')
     above.text(
         97,

@@ -98,8 +98,6 @@ def test_what_cannot_be_predicted_is_refused(trained, tool, tmp_path):
         predict([str(checkpoint), str(tmp_path / 'empty')])
     with pytest.raises(ConfigError, match=r'--top is 11, but .* knows 10 classes'):
         predict([str(checkpoint), str(images), '--top', '11'])
-    with pytest.raises(ConfigError, match=r'--out is table\.txt\. Let the name end with \.csv'):
-        predict([str(checkpoint), str(images), '--out', 'table.txt'])
     with pytest.raises(ConfigError, match='carries no config'):
         predict([str(checkpoint.parent / 'backbone_epoch_2.pth'), str(images)])
     detector = Config(dict(model=dict(type='FasterRCNN'), test_dataloader=dict()))
