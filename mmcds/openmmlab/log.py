@@ -30,7 +30,7 @@ class _Terminal(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = '' if record.levelno == logging.INFO else f'{record.levelname}: '
-        return f'{self.formatTime(record, "%m/%d %H:%M:%S")}  {level}{record.getMessage()}'
+        return f'{self.formatTime(record, "%m/%d %H:%M:%S")}  {level}{super().format(record)}'
 
 
 def shorten(logger: MMLogger) -> None:

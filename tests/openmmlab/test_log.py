@@ -102,10 +102,15 @@ def test_a_terminal_names_the_level_of_what_is_no_news(tmp_path, capsys):
     logger.info('news')
     logger.warning('careful')
     logger.info('Config:\nlong')
+    try:
+        raise KeyError('lost')
+    except KeyError:
+        logger.exception('oh')
     logging.shutdown([])
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
-    assert [line[16:] for line in lines[1:]] == ['news', 'WARNING: careful']
+    assert [line[16:] for line in lines[1:4]] == ['news', 'WARNING: careful', 'ERROR: oh']
+    assert lines[-1] == "KeyError: 'lost'", 'with its traceback'
     assert 'all.log' in lines[0]
     assert 'Config:\nlong' in Path(tmp_path / 'all.log').read_text()
 

@@ -11,4 +11,5 @@ run_hooks = dict(
     finite=dict(type='mmpretrain.CheckFiniteHook'),
     progress=dict(type='mmpretrain.ProgressBarHook'),
     report=dict(type='mmpretrain.RunReportHook', metric='coco/bbox_mAP', export=False))
+custom_hooks = []
 randomness = dict(seed=0, deterministic=False)
