@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmcds.cli.launch import PICTURES, add_common_arguments, check_data_root, load_config, output_file, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.summary import plain
-from mmcds.openmmlab.checkpoint import load_model
+from mmcds.openmmlab.checkpoint import load_model, read_weights
 
 
 def draw_boxes(axes: Axes, boxes: list, texts: list[str], colours: list[str]) -> None:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     check_data_root(config, ('test_dataloader',))
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         dataset = DATASETS.build(config.test_dataloader.dataset)
-        model = load_model(config, args.checkpoint)
+        model = load_model(config, read_weights(args.checkpoint), args.checkpoint)
     if not 1 <= args.num_images <= len(dataset):
         raise ConfigError(
             f'-n is {args.num_images}, but the test set has {len(dataset)} images. Ask for 1 to so many.'

@@ -11,7 +11,6 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 
 import csv
 import io
-import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections import Counter
@@ -26,10 +25,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmcds.cli.launch import add_trust_argument, output_file, positive, run_tool
-from mmcds.cli.own_data import ENDINGS
+from mmcds.cli.own_data import ENDINGS, image_files
 from mmcds.core.errors import ConfigError
-from mmcds.data.listing import list_files
-from mmcds.openmmlab.checkpoint import load_model, load_training_checkpoint
+from mmcds.openmmlab.checkpoint import load_model, load_training_checkpoint, model_state
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.work_dir import write_whole
 
@@ -59,8 +57,7 @@ def find_images(names: Sequence[str]) -> list[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = [os.fsdecode(each) for each in list_files(os.fsencode(path), [])]
-            images = [str(path / each) for each in inside if each.lower().endswith(ENDINGS)]
+            images = [str(path / each) for each in image_files(path)]
             if not images:
                 raise ConfigError(f'{name} holds no image that ends with {", ".join(ENDINGS)}.')
             found += images
@@ -126,7 +123,7 @@ def build(path: str, top: int) -> tuple[nn.Module, Compose, tuple[str, ...], boo
         raise ConfigError(f'--top is {top}, but {path} knows {head["num_classes"]} classes. Ask for so many at most.')
     steps = inner_dataset(config.test_dataloader.dataset)['pipeline']
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
-        model = load_model(config, path)
+        model = load_model(config, model_state(checkpoint, path), path)
         pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     return model, pipeline, class_names(checkpoint, head['num_classes']), any('crop_size' in step for step in steps)
 

@@ -48,8 +48,8 @@ from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_
 from mmcds.evaluation.summary import markdown_table, mean_spread, plain, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
-from mmcds.openmmlab.checkpoint import load_model
-from mmcds.openmmlab.runner import Runner
+from mmcds.openmmlab.checkpoint import load_model, read_weights
+from mmcds.openmmlab.runner import Runner, inner_dataset
 
 #: Key, title and digits of the measures of one network.
 MEASURES = {
@@ -99,20 +99,13 @@ def load_network(name: str, config: Config, checkpoint: str, taps: Sequence[Tap]
         ConfigError: If the checkpoint does not exist or is of another architecture.
     """
     wanted = tuple(taps) or stages(config.model.backbone)
-    model = load_model(config, checkpoint, build_backbone(config.model.backbone, wanted))
+    model = load_model(config, read_weights(checkpoint), checkpoint, build_backbone(config.model.backbone, wanted))
     return Network(name, checkpoint, model, wanted, {}, {}, {}, {})
-
-
-def innermost(dataset: dict) -> dict:
-    """The data set inside wrappers, such as the one that hides labels."""
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset
 
 
 def num_views(config: Config) -> int:
     """Views of an image in training."""
-    steps = innermost(config.train_dataloader.dataset).pipeline
+    steps = inner_dataset(config.train_dataloader.dataset)['pipeline']
     return max(len(step.get('views', ())) or 1 for step in steps)
 
 
@@ -129,11 +122,11 @@ def build_loader(settings: dict, dataset: dict, count: int, seed: int) -> Iterab
 def extract(networks: Sequence[Network], configs: Sequence[Config], args: Namespace) -> tuple[Tensor, Tensor]:
     """Fill in the features of all networks; return the classes of training and test images."""
     models, taps = [network.model for network in networks], [network.taps for network in networks]
-    tests, trains = configs[0].test_dataloader, innermost(configs[0].train_dataloader.dataset)
-    test_set = innermost(tests.dataset)
-    plain = {**trains, 'pipeline': test_set.pipeline}
+    tests, trains = configs[0].test_dataloader, inner_dataset(configs[0].train_dataloader.dataset)
+    test_set = inner_dataset(tests.dataset)
+    plain = {**trains, 'pipeline': test_set['pipeline']}
     several = next((config for config in configs if num_views(config) > 1), configs[0])
-    views = {**trains, 'pipeline': innermost(several.train_dataloader.dataset).pipeline}
+    views = {**trains, 'pipeline': inner_dataset(several.train_dataloader.dataset)['pipeline']}
     features, labels = [], []
     for dataset in (plain, test_set):
         found, classes = pooled_features(models, taps, build_loader(tests, dataset, args.images, args.seed))

@@ -31,6 +31,7 @@ from mmcds.cli.launch import (
     keep_freed_memory,
     load_config,
     merge_step_arguments,
+    output_file,
     run_tool,
     set_loader_defaults,
 )
@@ -168,8 +169,13 @@ def main(argv: list[str] | None = None) -> dict:
     add_step_arguments(parser)
     parser.add_argument('--steps', type=int, default=20, help='steps that count')
     parser.add_argument('--warmup', type=int, default=5, help='steps before them')
-    parser.add_argument('--json', metavar='FILE', help='write the table')
-    parser.add_argument('--trace', metavar='FILE', help='write one more step for chrome://tracing or ui.perfetto.dev')
+    parser.add_argument('--json', type=output_file('.json'), metavar='FILE', help='write the table')
+    parser.add_argument(
+        '--trace',
+        type=output_file('.json', '.json.gz'),
+        metavar='FILE',
+        help='write one more step for chrome://tracing or ui.perfetto.dev',
+    )
     args = parser.parse_args(argv)
     if args.steps < 1 or args.warmup < 0:
         raise ConfigError(f'--steps is {args.steps} and --warmup {args.warmup}; at least 1 and 0 are needed.')

@@ -49,13 +49,18 @@ class Part:
     images: tuple[tuple[str, int], ...]
 
 
+def image_files(folder: Path) -> list[str]:
+    """Return the images in a folder at any depth, relative to it."""
+    names = [os.fsdecode(name) for name in list_files(os.fsencode(folder), [])]
+    return [name for name in names if name.lower().endswith(ENDINGS)]
+
+
 def class_folders(folder: Path) -> dict[str, list[str]]:
     """Return the images of every class folder, relative to ``folder``; folders without any are left out."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith('.'):
-            names = [os.fsdecode(name) for name in list_files(os.fsencode(path), [])]
-            images = [f'{path.name}/{name}' for name in names if name.lower().endswith(ENDINGS)]
+            images = [f'{path.name}/{name}' for name in image_files(path)]
             if images:
                 found[path.name] = images
     return found

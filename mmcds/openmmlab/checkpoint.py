@@ -92,24 +92,24 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     return [key for key, value in real.items() if torch.isnan(value).any() or torch.isposinf(value).any()]
 
 
-def load_model(config: Config, checkpoint: str, backbone: nn.Module | None = None) -> nn.Module:
+def load_model(config: Config, state: dict[str, Tensor], source: str, backbone: nn.Module | None = None) -> nn.Module:
     """Build a trained network without supervisions and teacher, in evaluation mode, on the GPU if there is one.
 
     Args:
         config: Its config.
-        checkpoint: Its weights.
+        state: Its weights.
+        source: Where they come from, for messages.
         backbone: Takes the place of the one that the config describes.
 
     Raises:
-        ConfigError: If the checkpoint cannot be read or is of another architecture.
+        ConfigError: If the weights are of another architecture.
     """
-    state = read_weights(checkpoint)
     changes: dict[str, Any] = {key: None for key in ('supervisions', 'teacher') if config.model.get(key)}
     changes['data_preprocessor'] = config.model.get('data_preprocessor') or config.get('data_preprocessor')
     if backbone is not None:
         changes['backbone'] = backbone
     model = MODELS.build({**config.model, **changes})
-    check_architecture(model.state_dict(), state, checkpoint)
+    check_architecture(model.state_dict(), state, source)
     model.load_state_dict(state, strict=False)
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
 

@@ -46,6 +46,8 @@ def test_the_first_step_comes_soon_in_lines_that_fit_and_add_up(run):
         assert int(step) == number + 1
         assert float(total) == pytest.approx(float(first) + float(second), abs=2e-4)
     assert str(log) in shown
+    (validation,) = (line[16:] for line in lines if 'accuracy/top5' in line)
+    assert re.fullmatch(r'Epoch 1/1  validation  accuracy/top1 [\d.]+  accuracy/top5 [\d.]+', validation)
     for text in ('System environment', 'Config:', 'Hooks will be executed', 'deprecated', 'SyncBatchNorm'):
         assert text not in shown, text
 
@@ -91,9 +93,10 @@ def test_what_a_line_has():
 
 def test_a_line_with_too_many_terms_ends_at_the_width():
     line = line_of(loss=1.0, memory=2048, **{f'loss_of_a_long_name_{number}': 0.1 for number in range(9)})
-    assert len(line) == ROOM
-    assert line.startswith('Epoch 1/60 [ 50/312]  loss 1.0000 = of_a_long_name_0 0.1000 + ')
-    assert line.endswith('...')
+    assert line == 'Epoch 1/60 [ 50/312]  loss 1.0000 = ' + ' + '.join(
+        [*(f'of_a_long_name_{number} 0.1000' for number in range(2)), '...  2.0 GiB']
+    )
+    assert len(line) <= ROOM < len(line.replace('...', 'of_a_long_name_2 0.1000')), 'as many as fit, none cut'
 
 
 def test_a_terminal_names_the_level_of_what_is_no_news(tmp_path, capsys):

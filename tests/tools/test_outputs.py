@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     return folder
 
 
-#: Tool, what it needs, whether ``--out`` is a folder, an ending that it knows.
+#: What a tool needs, and an ending that its ``--out`` knows; none if that is a folder.
 TOOLS = {
     'test': (['CONFIG', 'CHECKPOINT'], '.json'),
     'predict': (['CHECKPOINT', 'IMAGE'], '.csv'),
@@ -57,6 +57,20 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(name,
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
     assert file.read_text() == 'mine'
+
+
+def test_a_folder_without_the_right_to_write_is_refused(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('os.access', lambda *_: False)  # a superuser may write everywhere
+    with pytest.raises(SystemExit):
+        tool('probe').main(['CONFIG', 'CHECKPOINT', '--out', str(tmp_path)])
+    assert f'folder {tmp_path} cannot be written to' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('option', ['--json', '--trace'])
+def test_a_profile_is_written_where_it_can_be(option, tool, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool('profile_step').main([CONFIG, option, str(tmp_path / 'table.foo')])
+    assert f'{tmp_path}/table.foo must end with .json' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('option', [['--num-images', '0'], ['--num-images', '-1'], ['--num-images', 'x']])
