@@ -58,7 +58,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmcds', 'mmcds.*']),
-    package_data={'mmcds': ['data/fashion_mnist/*', 'paper/*.csv']},
+    package_data={'mmcds': ['data/fashion_mnist/*', 'data/emoji/*', 'data/emoji/LICENSES/*', 'paper/*.csv']},
     cmdclass={'build_py': BuildWithResources},
     entry_points={'console_scripts': ['mmcds = mmcds.command:main']},
     python_requires='>=3.10,<3.14',

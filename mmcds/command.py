@@ -22,6 +22,7 @@ COMMANDS = {
     'probe': ('probe', 'what the stages of trained networks know'),
     'profile': ('profile_step', 'where the time of a training step goes'),
     'paper': ('paper', "list, run and compare the paper's tables"),
+    'study': ('study', 'what the contrast adds: the study of docs/study.md'),
     'scenes': ('make_fashion_scenes', 'write detection scenes of the embedded images'),
     'detections': ('draw_detections', 'draw detections beside the ground truth'),
     'compare-detection': ('compare_detection', 'AP of several detectors, averaged over seeds'),

@@ -1,4 +1,4 @@
-"""Semi-supervised data (Eq. 6): a data set that keeps some of its labels, and images that never had any."""
+"""Data sets whose labels are changed: some are hidden (Eq. 6), beside images that never had any; or some are wrong."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -137,14 +137,19 @@ class PartiallyLabelledDataset:
             labels[index] = int(info['gt_label'])
             by_index = self.labelled_file is not None and 'img_path' not in info
             identities.append(str(index) if by_index else sample_identity(info, root))
-        kept = self._keep(labels, identities)
         self._labels = np.full(sum(map(len, self.parts)), -1, dtype=np.int64)
-        self._labels[: len(labels)] = np.where(kept, labels, -1)
+        self._labels[: len(labels)] = self._change(labels, identities)
+
+    def _change(self, labels: np.ndarray, identities: list[str]) -> np.ndarray:
+        """Return the labels that the samples get, and say what has become of them."""
+        kept = self._keep(labels, identities)
         per_class = np.unique(labels[kept], return_counts=True)[1]
+        unlabelled = sum(map(len, self.parts)) - kept.sum()
         MMLogger.get_current_instance().info(
             f'PartiallyLabelledDataset: {kept.sum()} of {len(labels)} labels kept, {per_class.min()} to '
-            f'{per_class.max()} in each of {len(per_class)} classes; {(self._labels < 0).sum()} images unlabelled.'
+            f'{per_class.max()} in each of {len(per_class)} classes; {unlabelled} images unlabelled.'
         )
+        return np.where(kept, labels, -1)
 
     def _keep(self, labels: np.ndarray, identities: list[str]) -> np.ndarray:
         if self.labelled_file is not None:
@@ -225,3 +230,39 @@ class PartiallyLabelledDataset:
             f'PartiallyLabelledDataset: no readable image in {self.parts[0].max_refetch + 1} tries. '
             'Check the image files.'
         )
+
+
+@DATASETS.register_module()
+class NoisyLabels(PartiallyLabelledDataset):
+    """Gives some samples of every class the label of another class, chosen evenly among the others.
+
+    The same samples get the same wrong labels for a seed whatever their order, and those of 20 % are among those of
+    40 %.
+
+    Args:
+        dataset: Labelled data set, or its config.
+        share: Share of every class whose labels are wrong, in [0, 1); rounded.
+        seed: Chooses the samples and their labels.
+
+    Raises:
+        ConfigError: If ``share`` is outside its range, or there is one class only.
+    """
+
+    def __init__(self, dataset: dict | BaseDataset, share: float, seed: int = 0) -> None:
+        if not 0 <= share < 1:
+            raise ConfigError(f'NoisyLabels: share is {share}; it must lie in [0, 1).')
+        self.share = share
+        super().__init__(dataset, seed=seed)
+
+    def _change(self, labels: np.ndarray, identities: list[str]) -> np.ndarray:
+        classes = len(self.metainfo.get('classes') or ()) or int(labels.max()) + 1
+        if classes < 2:
+            raise ConfigError('NoisyLabels: the data set has one class, so no label can be wrong.')
+        counts = {int(label): round(self.share * int((labels == label).sum())) for label in np.unique(labels)}
+        wrong = keep_per_class(labels, identities, counts, self.seed)
+        changed = labels.copy()
+        for index in np.flatnonzero(wrong):
+            drawn = hashlib.sha256(f'{self.seed}:label:{identities[index]}'.encode()).digest()
+            changed[index] = (labels[index] + 1 + int.from_bytes(drawn[:8], 'big') % (classes - 1)) % classes
+        MMLogger.get_current_instance().info(f'NoisyLabels: {wrong.sum()} of {len(labels)} labels are wrong.')
+        return changed

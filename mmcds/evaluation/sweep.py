@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 import torch
 
@@ -166,7 +167,12 @@ def final_losses(training: Sequence[dict]) -> dict[str, float]:
     return {'train/loss_ce': sum(last) / len(last)} if last else {}
 
 
-def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> list[dict]:
+def execute(
+    runs: Iterable[Run],
+    jobs: int = 1,
+    devices: Sequence[str] = (),
+    done: Callable[[Run, dict], None] = lambda run, record: None,
+) -> list[dict]:
     """Train every run that has not ended yet; if one fails, the others are trained all the same.
 
     Args:
@@ -174,6 +180,7 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
         jobs: How many at a time.
         devices: GPUs to spread them over, those of one training as in ``CUDA_VISIBLE_DEVICES``; none leaves that to
             the trainings.
+        done: Gets every run and its record as soon as it has ended, one at a time.
 
     Returns:
         One record per run: its attributes, ``metrics``, what the last validation gave, and ``accuracy``, the top-1
@@ -186,8 +193,16 @@ def execute(runs: Iterable[Run], jobs: int = 1, devices: Sequence[str] = ()) -> 
     free: SimpleQueue = SimpleQueue()
     for number in range(jobs):
         free.put(devices[number % len(devices)] if devices else None)
+    one_at_a_time = Lock()
+
+    def train(run: Run) -> dict:
+        record = _train(run, free)
+        with one_at_a_time:
+            done(run, record)
+        return record
+
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(_train, run, free) for run in runs]
+        started = [pool.submit(train, run) for run in runs]
         try:
             wait(started)
         except BaseException:  # a signal or Ctrl-C: the trainings end with this process, in their own orderly way

@@ -3,18 +3,21 @@
 from mmcds.losses.gather import Gathered, gather_embeddings
 from mmcds.losses.metrics import alignment, contrast_metrics, uniformity
 from mmcds.losses.ntxent import NTXentLoss, ntxent_loss
+from mmcds.losses.sincere import SINCERELoss, sincere_loss
 from mmcds.losses.supcon import Classes, SupConLoss, number_classes, supcon_loss
 
 __all__ = [
     'Classes',
     'Gathered',
     'NTXentLoss',
+    'SINCERELoss',
     'SupConLoss',
     'alignment',
     'contrast_metrics',
     'gather_embeddings',
     'ntxent_loss',
     'number_classes',
+    'sincere_loss',
     'supcon_loss',
     'uniformity',
 ]

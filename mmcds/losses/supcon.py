@@ -291,7 +291,18 @@ class SupConLoss(nn.Module):
         if self.log_temperature is not None:
             with torch.no_grad():  # not in the graph: a clamp there would leave tau at its bound for ever
                 self.log_temperature.clamp_(min=math.log(self.min_temperature))
-        return self.loss_weight * supcon_loss(
+        return self.loss_weight * self.compute(embeddings, labels, local, num_ranks, unit_rows)
+
+    def compute(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | Classes | None,
+        local: slice | None,
+        num_ranks: int,
+        unit_rows: bool,
+    ) -> Tensor:
+        """Return the loss without its weight."""
+        return supcon_loss(
             embeddings,
             labels,
             self.temperature,

@@ -29,8 +29,8 @@ class ContrastiveSupervision(Supervision):
     Args:
         taps: Stages that are supervised, by number or module name.
         neck: Config of :class:`mmcds.heads.CDSNeck`; its taps, widths and strides are filled in.
-        loss: Config of :class:`mmcds.losses.SupConLoss` or :class:`mmcds.losses.NTXentLoss`; its
-            ``loss_weight`` is lambda_1.
+        loss: Config of :class:`mmcds.losses.SupConLoss`, :class:`mmcds.losses.NTXentLoss` or
+            :class:`mmcds.losses.SINCERELoss`; its ``loss_weight`` is lambda_1.
         gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
             like one process with the whole batch. The released code does not gather.
         unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. On a GPU

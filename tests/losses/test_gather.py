@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
 from mmcds.core.outputs import StepOutputs
-from mmcds.losses import NTXentLoss, SupConLoss, gather_embeddings
+from mmcds.losses import NTXentLoss, SINCERELoss, SupConLoss, gather_embeddings
 from mmcds.methods import ContrastiveSupervision
 
 VIEWS, WIDTH = 2, 6
@@ -58,6 +58,7 @@ CASES = [
     dict(temperature=0.01),  # two exponentials per pair
     dict(learn_temperature=True, block_size=3),
     dict(loss=NTXentLoss),
+    dict(loss=SINCERELoss),
     dict(loss=TwoTerms),  # of three ranks, the first has no unlabelled image
 ]
 

@@ -1,0 +1,1 @@
+"""What does the contrast add? Points, arms, rule of choice and comparison; docs/study.md is the protocol."""

@@ -1,0 +1,244 @@
+"""The arms that are compared, the points at which they are, and the config of every run.
+
+1. A *point* is a data set: images, classes, and what its labels are worth.
+2. An *arm* is a way to train on it, with one setting that is chosen among four values.
+3. Every value is tried with the seeds of :data:`TRIAL_SEEDS` and measured on held-out training images; the value with
+   the highest mean is chosen.
+4. With the chosen value the arm is trained with the seeds of :data:`FINAL_SEEDS` and measured on the test images.
+
+All runs of a point have the same network, the same images in a step and the same number of steps.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+
+from mmcds.core.errors import ConfigError
+from mmcds.paper.compose import file, read, read_network
+from mmcds.paper.tables import NETWORKS
+
+STEPS, BATCH = 1000, 64
+TRIAL_SEEDS = (0, 1)
+FINAL_SEEDS = (10, 11, 12, 13, 14)
+#: Embedded training images of Fashion-MNIST that are held out from all trainings: the last ones.
+HELD_OUT = 1000
+#: The arm that all others are compared with.
+REFERENCE = 'both'
+
+
+@dataclass(frozen=True)
+class Point:
+    """A data set of the study.
+
+    Attributes:
+        name: Short name.
+        title: For people.
+        leaf: Config that it is made from.
+        images: Training images.
+        classes: Number of classes.
+        options: Settings of all three loaders' data sets.
+        noise: Share of the training labels that is wrong.
+        labelled: Share of the training images whose label is known.
+    """
+
+    name: str
+    title: str
+    leaf: str
+    images: int
+    classes: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    noise: float = 0.0
+    labelled: float = 1.0
+
+
+def _grey(images: int, name: str = '', **other: Any) -> Point:
+    title = f'grey, 10 classes, {images:,} images'
+    return Point(name or f'grey-{images}', other.pop('title', title), 'cds/resnet18w16_fashion', images, 10, **other)
+
+
+def _colour(classes: str, number: int) -> Point:
+    title = f'colour, {number:,} classes, 1,973 images'
+    return Point(f'colour-{number}', title, 'cds/resnet10w16_emoji', 1973, number, dict(classes=classes))
+
+
+POINTS = {
+    point.name: point
+    for point in (
+        _colour('subgroup', 58),
+        _grey(1000),
+        _colour('concept', 1096),
+        _colour('category', 8),
+        _grey(300),
+        _grey(4000),
+        _grey(1000, 'noise-20', noise=0.2, title='grey, 1,000 images, 20 % of the labels wrong'),
+        _grey(1000, 'noise-40', noise=0.4, title='grey, 1,000 images, 40 % of the labels wrong'),
+        _grey(4000, 'semi-25', labelled=0.25, title='grey, 1,000 labelled of 4,000 images'),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        name: Short name.
+        title: For people.
+        setting: Key of the config that is chosen.
+        values: What is tried.
+        model: What it adds to the model of plain training on both views.
+        views: How many views the network sees.
+        unlabelled: Whether it sees images without label, where a point has some.
+        only: Points that it belongs to; empty for all that have every label.
+    """
+
+    name: str
+    title: str
+    setting: str
+    values: tuple[float, ...]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    views: int = 2
+    unlabelled: bool = False
+    only: tuple[str, ...] = ()
+
+
+RATE = 'optim_wrapper.optimizer.lr'
+RATES = (0.03, 0.05, 0.1, 0.2)
+WEIGHTS = (0.1, 0.3, 1.0, 3.0)
+
+
+def _contrast(
+    name: str,
+    title: str,
+    loss: str = 'SupConLoss',
+    taps: tuple[int, ...] = (0, 1, 2, 3),
+    head: str = 'sepconv',
+    unlabelled_weight: float | None = None,
+    **other: Any,
+) -> Arm:
+    cds: dict[str, Any] = dict(
+        type='ContrastiveSupervision',
+        taps=taps,
+        neck=dict(type='CDSNeck', head=head),
+        loss=dict(type=loss, temperature=0.07),
+    )
+    if unlabelled_weight is not None:
+        cds['unlabelled_weight'] = unlabelled_weight
+    setting = 'model.supervisions.cds.loss.loss_weight'
+    return Arm(name, title, setting, WEIGHTS, dict(supervisions=dict(cds=cds)), **other)
+
+
+_DSN = dict(type='DSNSupervision', taps=(0, 1, 2), trunk='sepconv')
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm('one', 'cross-entropy, one view', RATE, RATES, dict(ce_views=(0,)), views=1),
+        Arm(REFERENCE, 'cross-entropy, both views', RATE, RATES),
+        _contrast('supcon', 'both views + CDS (SupCon)'),
+        _contrast('light', 'both views + CDS (SupCon), light heads', head='mlp'),
+        _contrast('last', 'both views + SupCon on the last stage alone', taps=(3,)),
+        _contrast('early', 'both views + CDS (SupCon), all stages but the last', taps=(0, 1, 2)),
+        _contrast('ntxent', 'both views + CDS (NT-Xent)', 'NTXentLoss'),
+        _contrast('sincere', 'both views + CDS (SINCERE)', 'SINCERELoss'),
+        Arm(
+            'dsn',
+            'both views + DSN',
+            'model.supervisions.dsn.loss_weight',
+            WEIGHTS,
+            dict(supervisions=dict(dsn=_DSN)),
+        ),
+        _contrast('semi', 'both views + CDS, all images in one contrast', unlabelled=True, only=('semi-25',)),
+        _contrast(
+            'eq6',
+            'both views + CDS, Eq. 6 as written',
+            unlabelled=True,
+            unlabelled_weight=1.0,
+            only=('semi-25',),
+        ),
+    )
+}
+#: Arms of the points whose labels are not all there or not all right.
+FEW_ARMS = ('both', 'supcon', 'light')
+
+
+def arms_of(point: Point) -> list[Arm]:
+    """Return the arms of a point, the reference among them."""
+    whole = point.noise == 0 and point.labelled == 1
+    return [arm for arm in ARMS.values() if (point.name in arm.only if arm.only else whole or arm.name in FEW_ARMS)]
+
+
+def chosen(table: Mapping[str, Any], names: str, asked: str) -> list:
+    """Return entries of a table by comma separated names, or all of them.
+
+    Raises:
+        ConfigError: If there is none of a name.
+    """
+    if names == 'all':
+        return list(table.values())
+    for name in names.split(','):
+        if name not in table:
+            raise ConfigError(f'{asked} {name!r} is not known. Choose among {", ".join(table)}.')
+    return [table[name] for name in names.split(',')]
+
+
+def compose_run(point: Point, arm: Arm, value: float, test: bool) -> Config:
+    """Compose the config of a run.
+
+    Args:
+        point: Where.
+        arm: How to train.
+        value: Of the arm's setting.
+        test: Measure on the test images, or on the held-out ones.
+    """
+    config = read(file(point.leaf))
+    config.model.backbone = read_network(NETWORKS['mini'], small=True).backbone
+    config.model.update(dict(supervisions=None, ce_views=(0, 1)))
+    config.model.update(arm.model)
+    config.model.head.num_classes = config.data_preprocessor.num_classes = point.classes
+    _choose_images(config, point, arm, test)
+    per_epoch = round(point.images * point.labelled) // BATCH
+    epochs = round(STEPS / per_epoch)
+    if point.labelled < 1:
+        config.train_dataloader.batch_sampler.epoch = per_epoch
+    config.train_cfg.update(max_epochs=epochs, val_interval=epochs)
+    config.param_scheduler[1].end = epochs
+    config.val_evaluator = [dict(type='Accuracy', topk=(1,)), dict(type='CalibrationError')]
+    config.test_evaluator = config.val_evaluator
+    config.default_hooks.update(report=None, progress=None)
+    config.default_hooks.checkpoint.update(interval=epochs, save_best=None)
+    config.merge_from_dict({arm.setting: value})
+    return config
+
+
+def _choose_images(config: Config, point: Point, arm: Arm, test: bool) -> None:
+    """Let the loaders of a config read the images of a point, in as many views as the arm has."""
+    train = config.train_dataloader
+    train.dataset.pipeline[1].views = train.dataset.pipeline[1].views[: arm.views]
+    grey = train.dataset.type == 'EmbeddedFashionMNIST'
+    if grey:
+        train.dataset.indices = point.images
+        config.val_dataloader.dataset.update({} if test else dict(split='train', test_mode=False, indices=-HELD_OUT))
+    else:
+        config.val_dataloader.dataset.split = 'test' if test else 'val'
+        for loader in (train, config.val_dataloader):
+            loader.dataset.update(point.options)
+    config.val_dataloader.num_workers = 0
+    config.test_dataloader = config.val_dataloader
+    if point.noise:
+        train.dataset = dict(type='NoisyLabels', share=point.noise, dataset=train.dataset)
+    if point.labelled < 1:
+        train.dataset = dict(type='PartiallyLabelledDataset', fraction=point.labelled, dataset=train.dataset)
+        unlabelled = BATCH // 2 if arm.unlabelled else 0
+        train.update(batch_size=BATCH + unlabelled, drop_last=False)
+        train.batch_sampler = dict(type='SemiBatchSampler', num_unlabelled=unlabelled)
+        config.auto_scale_lr.base_batch_size = BATCH + unlabelled
+
+
+def fingerprint(config: Config) -> str:
+    """Return eight hexadecimal digits that are the same for the same config."""
+    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
