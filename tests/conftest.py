@@ -42,6 +42,8 @@ def few_images(train: int, batch: int, val: int, workers: int = 0, val_workers: 
 #: Files and fixtures whose tests run trainings or other processes.
 SLOW_FILES = (
     'test_all_baselines.py',
+    'test_plan.py',
+    'test_study.py',
     'test_baseline_configs.py',
     'test_configs.py',
     'test_pretraining_configs.py',

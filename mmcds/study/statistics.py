@@ -100,7 +100,9 @@ def seeds_needed(spread: float, difference: float, power: float = 0.8, most: int
         shift, edge = difference / spread * math.sqrt(n), stats.t.ppf(0.975, n - 1)
         return stats.nct.sf(edge, n - 1, shift) + stats.nct.cdf(-edge, n - 1, shift) >= power
 
-    low, high = 2, most  # power grows with n
+    low = high = 2
+    while high < most and not found(high):  # from below: far out, SciPy's distribution has no values
+        low, high = high, min(2 * high, most)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if found(middle) else (middle + 1, high)
