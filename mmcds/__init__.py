@@ -3,7 +3,7 @@
 The parts, the inner ones first; a folder imports only those above it::
 
     core/         the method: outputs of a step, taps, supervisions, the training step, its teacher   PyTorch only
-    losses/       NT-Xent, SupCon, and the gather across ranks                                        PyTorch only
+    losses/       NT-Xent, SupCon, SINCERE, and the gather across ranks                               PyTorch only
     heads/        projection heads                                                                    PyTorch only
     methods/      the paper's own: contrastive supervision, distillation                              PyTorch only
     baselines/    the methods that the paper compares with, one file each                             PyTorch only
@@ -14,6 +14,7 @@ The parts, the inner ones first; a folder imports only those above it::
     detection/    mmcv's operators without a compiler, checks of a detector's run
     evaluation/   calibration, what the stages know, curves
     paper/        the paper's tables as data, their configs, and our results beside them
+    study/        what the contrast adds: the plan of our study, and its comparison of arms
     cli/          what the command-line tools share
 
 Importing this package costs nothing. Once MMPretrain is imported too, before or after it, its classes are in

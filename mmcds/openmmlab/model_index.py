@@ -40,6 +40,7 @@ DATA = {
     'cifar10': 'CIFAR-10',
     'in1k': 'ImageNet-1k',
     'fashion': 'Fashion-MNIST (embedded subset)',
+    'emoji': 'Emoji (embedded)',
     'cub200': 'CUB-200-2011',
     'cars': 'Stanford Cars',
     'flowers': 'Oxford Flowers 102',
