@@ -41,7 +41,7 @@ from torchvision.transforms import v2
 warnings.simplefilter('ignore')
 import mmcds.openmmlab  # noqa: E402, F401
 from mmcds.data import InMemory, QuickFolders, collate_samples  # noqa: E402
-from mmcds.views.color import apply_color, keyed_uniforms  # noqa: E402
+from mmcds.views.color import NUM_UNIFORMS, apply_color, keyed_uniforms  # noqa: E402
 from mmcds.views.multi_view import MultiViewTransform  # noqa: E402
 from mmcds.views.preprocessor import CDSDataPreprocessor  # noqa: E402
 
@@ -333,7 +333,9 @@ def color(seconds: float, folder: Path) -> dict:
 
     contestants = {
         'PIL + torchvision': lambda: [jitter(image) for image in pillow],
-        'ours, OpenCV in the process': lambda: [law.recolor(image, law.draw_color(1)) for image in images],
+        'ours, OpenCV in the process': lambda: [
+            law.recolor(image, law.draw_color(np.random.random((1, NUM_UNIFORMS)))) for image in images
+        ],
         'ours, batch on the CPU': on('cpu', batch),
     }
     if torch.cuda.is_available():

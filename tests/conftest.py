@@ -56,6 +56,7 @@ SLOW_FILES = (
     'test_paper.py',
     'test_recipe.py',
     'test_safe_checkpoint.py',
+    'test_within_epoch.py',
     'test_signals.py',
     'test_untrusted.py',
     'test_batch.py',

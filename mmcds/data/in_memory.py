@@ -73,7 +73,7 @@ class InMemory(BaseDataset):
         rows = np.asarray(indices)
         batch = images[rows]
         for step in self._batched_steps():
-            batch = step(batch)
+            batch = step(batch, rows)
             if batch is None:
                 return None
         shapes = dict(img_shape=tuple(batch.shape[-2:]), ori_shape=images.shape[-2:])

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
-from mmengine.runner import LogProcessor
+from mmengine.runner import BaseLoop, LogProcessor
 from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
@@ -114,6 +114,13 @@ class Runner(mmengine.runner.Runner):
                     + (f'Did you mean {near[0]}?' if near else f'The names are {", ".join(HOST_HOOKS + OUR_HOOKS)}.')
                 )
         super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name in HOST_HOOKS})
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop of a training; one by epochs can go on within an epoch."""
+        if isinstance(loop, Mapping) and loop.get('by_epoch') and 'type' not in loop:
+            others = {key: value for key, value in loop.items() if key != 'by_epoch'}
+            loop = dict(type='mmpretrain.ResumableTrainLoop', **others)
+        return super().build_train_loop(loop)
 
     @staticmethod
     def build_dataloader(

@@ -26,6 +26,8 @@ POINTER = 'last_checkpoint'
 VALIDATED = '.validated'
 LOCK = '.lock'
 PARTIAL = '.partial'
+#: Checkpoint within an epoch, with the number of epochs before it.
+WITHIN = 'within_epoch_{}.pth'
 
 
 def put_in_place(partial: Path, target: Path) -> None:
@@ -67,7 +69,7 @@ def is_intact(path: Path) -> bool:
 
 
 def step_of(path: Path) -> int:
-    """Return the number in ``epoch_12.pth``, ``iter_12.pth`` or ``best_..._epoch_12.pth``; -1 without one."""
+    """Return the number in ``[within_]epoch_12.pth``, ``iter_12.pth`` or ``best_..._epoch_12.pth``; -1 without one."""
     found = re.search(r'(?:epoch|iter)_(\d+)\.pth$', path.name)
     return int(found[1]) if found else -1
 
@@ -81,7 +83,8 @@ def named_checkpoint(work_dir: str | Path) -> str:
 def checkpoints(work_dir: str | Path) -> list[Path]:
     """Return the training checkpoints of a folder, the one to go on from first, then the newest ones."""
     folder = Path(work_dir)
-    found = sorted((*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')), key=step_of, reverse=True)
+    found = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth'), *folder.glob(WITHIN.format('*'))]
+    found.sort(key=lambda path: (step_of(path), path.name.startswith('within')), reverse=True)
     found = [path for path in found if step_of(path) >= 0]
     text = named_checkpoint(folder)
     named = [path for path in (Path(text), folder / Path(text).name) if text and path.is_file()][:1]

@@ -13,9 +13,13 @@ import numpy as np
 from mmcv.transforms import RandomApply, RandomFlip, RandomGrayscale
 from mmpretrain.datasets.transforms import ColorJitter, GaussianBlur, RandomCrop, RandomResizedCrop, Solarize
 
-from mmcds.views.color import GREY_WEIGHTS, NUM_UNIFORMS, ColorDraw, RandomColor
+from mmcds.views.color import GREY_WEIGHTS, ColorDraw, RandomColor
 from mmcds.views.color_uint8 import apply_color_uint8
 from mmcds.views.cutout import CenteredCutout
+from mmcds.views.keyed import seed_streams
+
+#: Uniform numbers that crop and flip of an image in a batch use up.
+NUM_SHAPE = 3
 
 _INTERPOLATION = dict(
     nearest=cv2.INTER_NEAREST,
@@ -63,16 +67,19 @@ class FusedView:
             image = cv2.flip(image, 1)
         return image
 
-    def shape_batch(self, images: np.ndarray, out: np.ndarray) -> None:
+    def shape_batch(self, images: np.ndarray, out: np.ndarray, uniforms: np.ndarray) -> None:
         """Crop and flip many images of one size at once.
 
         Args:
             images: uint8, (N, 3, H, W); its memory may repeat.
             out: uint8 array to fill, (N, 3, h, w).
+            uniforms: Numbers in [0, 1) that decide, (N, :data:`NUM_SHAPE`).
         """
         count = len(images)
         if isinstance(self.crop, RandomResizedCrop):
-            for image, planes in zip(images, out, strict=True):
+            bits = (uniforms[:, 0] * 2**53).astype(np.int64).tolist()  # MMPretrain's crop draws from NumPy's stream
+            for image, planes, state in zip(images, out, bits, strict=True):
+                seed_streams(state)
                 cv2.split(self.shape(np.ascontiguousarray(image.transpose(1, 2, 0))), list(planes))
             return
         if self.crop is not None and self.crop.padding is not None:
@@ -83,9 +90,9 @@ class FusedView:
             padded[:, :, top : top + height, left : left + width] = images
             images = padded
         height, width = out.shape[2:]
-        tops = np.random.randint(images.shape[2] - height + 1, size=count)
-        lefts = np.random.randint(images.shape[3] - width + 1, size=count)
-        flipped = np.random.random(count) < self.flip
+        tops = (uniforms[:, 0] * (images.shape[2] - height + 1)).astype(int)
+        lefts = (uniforms[:, 1] * (images.shape[3] - width + 1)).astype(int)
+        flipped = uniforms[:, 2] < self.flip
         for target, image, top, left, flip in zip(out, images, tops.tolist(), lefts.tolist(), flipped, strict=True):
             part = image[:, top : top + height, left : left + width]
             target[:] = part[..., ::-1] if flip else part
@@ -101,9 +108,9 @@ class FusedView:
             height, width = height + top + bottom, width + left + right
         return min(height, self.crop.crop_size[0]), min(width, self.crop.crop_size[1])
 
-    def draw_color(self, count: int) -> ColorDraw | None:
-        """Draw the colour of ``count`` images from NumPy's stream."""
-        return None if self.color is None else self.color.draw(np.random.random((count, NUM_UNIFORMS)))
+    def draw_color(self, uniforms: np.ndarray) -> ColorDraw | None:
+        """Return the colour of N images for numbers in [0, 1), (N, NUM_UNIFORMS)."""
+        return None if self.color is None else self.color.draw(uniforms)
 
     def recolor(self, image: np.ndarray, draw: ColorDraw | None, row: int = 0) -> np.ndarray:
         """Apply what was drawn to one image, (h, w, 3) uint8 BGR."""

@@ -70,11 +70,12 @@ class LoadImage(BaseTransform):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def transform_batch(self, images: np.ndarray) -> np.ndarray:
+    def transform_batch(self, images: np.ndarray, indices: np.ndarray | None = None) -> np.ndarray:
         """Do to many arrays what :meth:`transform` does to one, without a copy.
 
         Args:
             images: uint8, (N, C, H, W), channels in ``array_order``.
+            indices: Index of every image in its data set, (N,).
 
         Returns:
             uint8 BGR, (N, 3, H, W).

@@ -14,20 +14,17 @@ from mmcv.transforms import BaseTransform, Compose
 from mmpretrain.registry import TRANSFORMS
 
 from mmcds.core.errors import ConfigError
-from mmcds.views.color import RandomColor
+from mmcds.views.color import NUM_UNIFORMS, RandomColor, keyed_uniforms
 from mmcds.views.color_uint8 import apply_color_planes
-from mmcds.views.fused_view import FusedView
+from mmcds.views.fused_view import NUM_SHAPE, FusedView
 from mmcds.views.fused_view import fuse as fuse_view
+from mmcds.views.keyed import EpochKey, pipelines, seed_streams
 
 
 def pipeline_steps(dataset: Any) -> Iterator[Callable]:
     """Return the transforms of a data set, or of all data sets that it wraps."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    if pipeline is not None:
+    for pipeline in pipelines(dataset):
         yield from getattr(pipeline, 'transforms', ())
-        return
-    for inner in [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else ())]:
-        yield from pipeline_steps(inner)
 
 
 @TRANSFORMS.register_module()
@@ -56,6 +53,9 @@ class MultiViewTransform(BaseTransform):
         ConfigError: If there is no view, if ``color_on`` is unknown or cannot be had, or if the views of an image
             differ in size.
     """
+
+    #: Set by :func:`mmcds.views.keyed.key_by_image`; without it, views are drawn from the streams of the process.
+    epoch_key: EpochKey | None = None
 
     def __init__(self, views: Sequence[Sequence[dict | Callable]], color_on: str = 'auto', fuse: bool = True) -> None:
         super().__init__()
@@ -86,10 +86,11 @@ class MultiViewTransform(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Apply every pipeline to the image, or, where it is not recognised, to a shallow copy of the sample."""
-        images = [
-            view(dict(results))['img'] if fused is None else self._run(fused, results['img'])
-            for view, fused in zip(self.views, self.fused, strict=True)
-        ]
+        images = []
+        for number, (view, fused) in enumerate(zip(self.views, self.fused, strict=True)):
+            if self.epoch_key is not None and 'sample_idx' in results:
+                seed_streams(self.epoch_key.get(), results['sample_idx'], number)
+            images.append(view(dict(results))['img'] if fused is None else self._run(fused, results['img']))
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise ConfigError(
@@ -106,13 +107,16 @@ class MultiViewTransform(BaseTransform):
 
     def _run(self, view: FusedView, image: np.ndarray) -> np.ndarray:
         image = view.shape(image)
-        return view.recolor(image, view.draw_color(1)) if self.colors_here else image
+        if not self.colors_here or view.color is None:
+            return image
+        return view.recolor(image, view.draw_color(np.random.random((1, NUM_UNIFORMS))))
 
-    def transform_batch(self, images: np.ndarray) -> np.ndarray | None:
+    def transform_batch(self, images: np.ndarray, indices: np.ndarray | None = None) -> np.ndarray | None:
         """Make the views of many images of one size at once.
 
         Args:
             images: uint8 BGR, (N, 3, H, W).
+            indices: Index of every image in its data set, (N,).
 
         Returns:
             uint8, (N, V, 3, h, w); None if a view was not recognised, so that each image has to go its own way.
@@ -125,11 +129,18 @@ class MultiViewTransform(BaseTransform):
             return None  # the error comes with the first image
         out = np.empty((len(images), len(views), 3, *sizes.pop()), np.uint8)
         for number, view in enumerate(views):
-            view.shape_batch(images, out[:, number])
-            draw = view.draw_color(len(images)) if self.colors_here else None
+            uniforms = self._uniforms(number, len(images), indices)
+            view.shape_batch(images, out[:, number], uniforms[:, :NUM_SHAPE])
+            draw = view.draw_color(uniforms[:, NUM_SHAPE:]) if self.colors_here else None
             if draw is not None and view.color is not None:
                 apply_color_planes(out[:, number], draw, view.color)
         return out
+
+    def _uniforms(self, view: int, count: int, indices: np.ndarray | None) -> np.ndarray:
+        """Draw what a view of many images needs, (N, NUM_SHAPE + NUM_UNIFORMS)."""
+        if self.epoch_key is None or indices is None:
+            return np.random.random((count, NUM_SHAPE + NUM_UNIFORMS))
+        return keyed_uniforms(self.epoch_key.get(), 0, indices, view, NUM_SHAPE + NUM_UNIFORMS)
 
     def __repr__(self) -> str:
         return 'MultiViewTransform(\n' + '\n'.join(f'    view {i}: {view}' for i, view in enumerate(self.views)) + ')'

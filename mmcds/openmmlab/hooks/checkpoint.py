@@ -1,19 +1,48 @@
 """Checkpoints that no kill and no full disk can take away, and validations that are made up after one."""
 
 import re
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.checkpoint import not_finite
 from mmcds.openmmlab.hooks.check import bare_model
-from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, named_checkpoint, put_in_place, step_of, write_whole
+from mmcds.openmmlab.loop import ResumableTrainLoop
+from mmcds.openmmlab.work_dir import (
+    PARTIAL,
+    POINTER,
+    VALIDATED,
+    WITHIN,
+    named_checkpoint,
+    put_in_place,
+    step_of,
+    write_whole,
+)
+
+#: Key of a checkpoint within an epoch: the statistics of every rank.
+STATISTICS = 'statistics_of_ranks'
+
+
+def _statistics_of_ranks(model: nn.Module) -> list[dict[str, Tensor]]:
+    """Return the running statistics of all ranks, by name; nothing if there is one rank."""
+    if get_world_size() == 1:
+        return []
+    own = {
+        f'{name}.{key}': value.cpu()
+        for name, module in model.named_modules()
+        if isinstance(module, _NormBase)
+        for key, value in module.named_buffers(recurse=False)
+    }
+    return all_gather_object(own)
 
 
 @HOOKS.register_module()
@@ -26,15 +55,80 @@ class SafeCheckpointHook(CheckpointHook):
     3. A step whose validation has ended is written down. A resumed run that finds its last validation missing makes it
        up first, so its record, its best checkpoint and its report are those of a run that was never stopped.
     4. Weights that are not finite are not saved: the checkpoint before is the last good one.
+    5. Within an epoch, :class:`mmcds.openmmlab.hooks.StopHook` asks for a checkpoint when it is time, and before it
+       ends the training; the next checkpoint takes its place.
+
+    Args:
+        minutes: How long a training by epochs may go without a checkpoint; None waits for the end of the epoch.
+        *args: Arguments of MMEngine's hook.
+        **kwargs: The same.
 
     Raises:
-        ConfigError: If a file cannot be written.
+        ConfigError: If a file cannot be written, or ``minutes`` is not positive.
         DivergedError: If weights are not finite.
     """
+
+    def __init__(self, *args: Any, minutes: float | None = 15, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(f'default_hooks.checkpoint.minutes is {minutes}; give a positive number, or None.')
+        self.minutes = minutes
+        self._saved_at, self._saved_iter = time.monotonic(), 0
+        self._within: str | None = None
+        self._statistics: list[dict[str, Tensor]] = []
+
+    @property
+    def due(self) -> bool:
+        """Return whether it is time for a checkpoint."""
+        return self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
+
+    def save_within_epoch(self, runner: Runner) -> None:
+        """Save what a training by epochs has reached before its next step, if a step was made since the last time.
+
+        All ranks call it before the same step, and between two updates of the weights.
+        """
+        loop = runner.train_loop
+        if not isinstance(loop, ResumableTrainLoop) or loop.iter == self._saved_iter:
+            return
+        name, before = WITHIN.format(loop.epoch), self._within
+        self._statistics = _statistics_of_ranks(bare_model(runner))
+        meta = dict(epoch=loop.epoch, iter=loop.iter)
+        self._write(runner, name, save_optimizer=True, save_param_scheduler=True, meta=meta, by_epoch=False)
+        if is_main_process():
+            write_whole(Path(runner.work_dir, POINTER), self.file_backend.join_path(self.out_dir, name))
+        self._note_saved(runner)
+        self._within, self._statistics = name, []
+        if before != name:
+            self._remove_within(before)
+        runner.logger.info(f'Saved {name}: {loop.done} of {len(loop.dataloader)} steps of epoch {loop.epoch + 1}.')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the statistics of normalisation that every rank has; at the end of an epoch they are made equal."""
+        super().before_save_checkpoint(runner, checkpoint)
+        if self._statistics:
+            checkpoint[STATISTICS] = self._statistics
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Give this rank its own statistics, if there are as many ranks as before."""
+        super().after_load_checkpoint(runner, checkpoint)
+        found = checkpoint.get(STATISTICS, [])
+        if len(found) == get_world_size():
+            checkpoint['state_dict'].update(found[get_rank()])
+
+    def _note_saved(self, runner: Runner) -> None:
+        self._saved_at, self._saved_iter = time.monotonic(), runner.iter
+
+    def _remove_within(self, name: str | None) -> None:
+        """Remove a checkpoint within an epoch from the folder of this run, wherever the run was resumed from."""
+        if name is not None and is_main_process():
+            self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def before_train(self, runner: Runner) -> None:
         """Take up the best checkpoint of a resumed run, and make up the validation that it lacks."""
         super().before_train(runner)
+        self._note_saved(runner)
+        found = [] if '://' in str(self.out_dir) else Path(str(self.out_dir)).glob(WITHIN.format('*'))
+        self._within = next((path.name for path in sorted(found, key=step_of, reverse=True)), None)
         self._remote = '://' in str(self.out_dir)
         if self.save_best:
             for indicator in self.key_indicators:
@@ -110,6 +204,7 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(kept))
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self._note_saved(runner)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._write(
             runner,
@@ -122,8 +217,10 @@ class SafeCheckpointHook(CheckpointHook):
         )
         if is_main_process():
             write_whole(Path(runner.work_dir, POINTER), str(self.last_ckpt))
+            self._remove_within(self._within)
             if outdated is not None:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
+        self._within = None
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:

@@ -2,10 +2,17 @@
 
 import os
 import signal
+from typing import Any
 
+import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor
+from torch import distributed as dist
+
+from mmcds.openmmlab.hooks.checkpoint import SafeCheckpointHook
 
 #: What ends a process: Ctrl-C, a scheduler, a closed terminal, Slurm's warning before its time is over.
 NAMES = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
@@ -59,7 +66,11 @@ def received() -> int | None:
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """End a training before its next step, and not within one, once a signal has come.
+    """End a training before one of its steps, with a checkpoint, once a signal has come; save one when it is time.
+
+    All ranks must do so before the same step, so each says before every step what it has seen, and learns before the
+    next one what any of them had: the exchange goes on beside the step. Where gradients are accumulated, it is done
+    before the next step that begins a sum.
 
     Raises:
         Stopped: With the number of the signal.
@@ -70,16 +81,44 @@ class StopHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Let signals wait from now on."""
         _Signals.wait = True
+        self._checkpoint = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+        several = get_world_size() > 1
+        self._group: Any = dist.new_group(backend='gloo') if several else None  # NCCL would wait for the GPU
+        self._sent: tuple[Tensor, Any] | None = None
+        self._seen = (0, 0)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Look whether one has come."""
+        """Look whether a signal has come to any rank, or a checkpoint is due."""
+        signal_, due = self._exchange()
+        if (not signal_ and not due) or runner.iter % getattr(runner.optim_wrapper, '_accumulative_counts', 1):
+            return
+        if self._checkpoint is not None:
+            self._checkpoint.save_within_epoch(runner)
+            if self._group is not None:
+                dist.barrier(self._group)  # the end of another rank would end the one that writes
+        self._seen = (0, 0)
+        if signal_:
+            _Signals.number, _Signals.wait = signal_, False
+            raise Stopped(signal_)
+
+    def _exchange(self) -> tuple[int, int]:
+        """Return the number of a signal that has come, and whether a checkpoint is due: what any rank has seen."""
+        due = self._checkpoint is not None and self._checkpoint.due
+        if self._group is None:
+            return _Signals.number or 0, int(due)
+        if self._sent is not None:
+            said, work = self._sent
+            work.wait()
+            self._seen = tuple(map(max, self._seen, said.tolist()))
+        said = torch.tensor([_Signals.number or 0, int(due)])
+        self._sent = said, dist.all_reduce(said, dist.ReduceOp.MAX, self._group, async_op=True)
+        return self._seen
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Look whether a signal has come; the checkpoint of the epoch is there already."""
         if _Signals.number is not None:
             _Signals.wait = False
             raise Stopped(_Signals.number)
-
-    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Look whether one has come."""
-        self.before_train_iter(runner, batch_idx)
 
     def after_train(self, runner: Runner) -> None:
         """Let signals end the process at once again."""
