@@ -36,6 +36,7 @@ from mmcds.study.plan import (
     ARMS,
     FINAL_SEEDS,
     POINTS,
+    RATE,
     REFERENCE,
     TRIAL_SEEDS,
     Arm,
@@ -63,24 +64,25 @@ class Job:
     point: Point
     arm: Arm
     stage: str
+    rate: float
     value: float
     seed: int
 
     @property
     def key(self) -> tuple[str, ...]:
         """Return the fields of :data:`KEY`."""
-        mark = mark_of(self.point.name, self.arm.name, self.stage, self.value)
+        mark = mark_of(self.point.name, self.arm.name, self.stage, self.rate, self.value)
         return self.point.name, self.arm.name, self.stage, f'{self.value:g}', str(self.seed), mark
 
     def config(self) -> Config:
         """Compose what it trains."""
-        return compose_run(self.point, self.arm, self.value, test=self.stage == 'final')
+        return compose_run(self.point, self.arm, self.rate, self.value, test=self.stage == 'final')
 
 
 @cache
-def mark_of(point: str, arm: str, stage: str, value: float) -> str:
+def mark_of(point: str, arm: str, stage: str, rate: float, value: float) -> str:
     """Return the fingerprint of a config."""
-    return fingerprint(Job(POINTS[point], ARMS[arm], stage, value, 0).config())
+    return fingerprint(Job(POINTS[point], ARMS[arm], stage, rate, value, 0).config())
 
 
 class Results:
@@ -121,22 +123,30 @@ class Results:
         found = {job.seed: self.find(job) for job in jobs}
         return {seed: float(row[metric]) for seed, row in found.items() if row is not None}
 
+    def rate(self, point: Point, arm: Arm) -> float | None:
+        """Return the learning rate of an arm that does not choose it: what the reference has chosen, once it has."""
+        return arm.values[0] if arm.setting == RATE else self.choice(point, ARMS[REFERENCE])
+
+    def trials(self, point: Point, arm: Arm) -> dict[float, list[Job]]:
+        """Return the trials of an arm by value; none before the reference has chosen."""
+        rate = self.rate(point, arm)
+        if rate is None:
+            return {}
+        return {value: [Job(point, arm, 'trial', rate, value, seed) for seed in TRIAL_SEEDS] for value in arm.values}
+
     def choice(self, point: Point, arm: Arm) -> float | None:
         """Return the chosen value of an arm's setting; None until all trials have ended."""
-        scores = {value: list(self.scores(trials(point, arm, value)).values()) for value in arm.values}
-        if any(len(found) < len(TRIAL_SEEDS) for found in scores.values()):
+        scores = {value: list(self.scores(jobs).values()) for value, jobs in self.trials(point, arm).items()}
+        if not scores or any(len(found) < len(TRIAL_SEEDS) for found in scores.values()):
             return None
         return choose(scores)
 
-
-def trials(point: Point, arm: Arm, value: float) -> list[Job]:
-    """Return the trials of a value."""
-    return [Job(point, arm, 'trial', value, seed) for seed in TRIAL_SEEDS]
-
-
-def finals(point: Point, arm: Arm, value: float) -> list[Job]:
-    """Return the runs that are measured on the test images."""
-    return [Job(point, arm, 'final', value, seed) for seed in FINAL_SEEDS]
+    def finals(self, point: Point, arm: Arm) -> list[Job]:
+        """Return the runs that are measured on the test images; none before all trials have ended."""
+        rate, value = self.rate(point, arm), self.choice(point, arm)
+        if rate is None or value is None:
+            return []
+        return [Job(point, arm, 'final', rate, value, seed) for seed in FINAL_SEEDS]
 
 
 def run_jobs(jobs: Sequence[Job], results: Results, args: Namespace) -> None:
@@ -144,7 +154,9 @@ def run_jobs(jobs: Sequence[Job], results: Results, args: Namespace) -> None:
     missing = {job.key: job for job in jobs if results.find(job) is None}
     runs = {}
     for job in missing.values():
-        folder = Path(args.work_dir, job.point.name, job.arm.name, f'{job.stage}_{job.value:g}_{job.seed}')
+        folder = Path(
+            args.work_dir, job.point.name, job.arm.name, f'{job.stage}_{job.rate:g}_{job.value:g}_{job.seed}'
+        )
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / 'run.py'
         config.write_text(job.config().pretty_text)
@@ -167,9 +179,11 @@ def run(args: Namespace) -> None:
     results = Results(Path(args.table))
     for point in chosen(POINTS, args.points, 'point'):
         arms = wanted_arms(point, args)
-        run_jobs([job for arm in arms for value in arm.values for job in trials(point, arm, value)], results, args)
-        best = {arm.name: results.choice(point, arm) for arm in arms}
-        last = [job for arm in arms for job in finals(point, arm, best[arm.name])]
+        for few in ([ARMS[REFERENCE]], arms):  # the reference chooses first, whether it is asked for or not
+            run_jobs(
+                [job for arm in few for jobs in results.trials(point, arm).values() for job in jobs], results, args
+            )
+        last = [job for arm in arms for job in results.finals(point, arm)]
         run_jobs(sorted(last, key=lambda job: job.seed), results, args)
     show(args)
 
@@ -185,9 +199,9 @@ def list_all(args: Namespace) -> None:
     results, rows = Results(Path(args.table)), []
     for point in chosen(POINTS, args.points, 'point'):
         for arm in wanted_arms(point, args):
-            tried = sum(len(results.scores(trials(point, arm, value))) for value in arm.values)
+            tried = sum(len(results.scores(jobs)) for jobs in results.trials(point, arm).values())
             best = results.choice(point, arm)
-            ended = 0 if best is None else len(results.scores(finals(point, arm, best)))
+            ended = len(results.scores(results.finals(point, arm)))
             rows.append(
                 (
                     point.name,
@@ -242,17 +256,14 @@ def lines_of(point: Point, results: Results) -> list[Line]:
     """Return the arms of a point whose runs have all ended, compared with the reference if that is one of them."""
     found = {}
     for arm in arms_of(point):
-        value = results.choice(point, arm)
-        if value is None:
-            continue
-        jobs = finals(point, arm, value)
+        value, jobs = results.choice(point, arm), results.finals(point, arm)
         accuracy = results.scores(jobs)
-        if len(accuracy) < len(jobs):
+        if value is None or len(accuracy) < len(jobs):
             continue
         found[arm.name] = Line(
             arm,
             value,
-            tuple(results.scores(trials(point, arm, value)).values()),
+            tuple(results.scores(results.trials(point, arm)[value]).values()),
             accuracy,
             tuple(100 * value for value in results.scores(jobs, 'ece').values()),
             tuple(results.scores(jobs, 'nll').values()),
@@ -373,12 +384,8 @@ def show(args: Namespace) -> dict[str, list[Line]]:
 
 def finished(results: Results) -> list[Job]:
     """Return the final runs that have ended."""
-    jobs = []
-    for point in POINTS.values():
-        for arm in arms_of(point):
-            value = results.choice(point, arm)
-            jobs += [] if value is None else [job for job in finals(point, arm, value) if results.find(job)]
-    return jobs
+    every = [job for point in POINTS.values() for arm in arms_of(point) for job in results.finals(point, arm)]
+    return [job for job in every if results.find(job)]
 
 
 def describe(row: dict[str, str] | None) -> str:

@@ -27,7 +27,7 @@ def images(dataset):
 def test_no_run_sees_what_it_is_measured_on(point):
     sizes = dict(fashion=(1000, 2000), emoji=(219, 1096))[point.leaf.rpartition('_')[2]]
     for test in (False, True):
-        config = compose_run(point, ARMS[REFERENCE], 0.1, test)
+        config = compose_run(point, ARMS[REFERENCE], 0.1, 0.1, test)
         found = images(DATASETS.build(config.val_dataloader.dataset))
         training = DATASETS.build(config.train_dataloader.dataset)
         while hasattr(training, 'parts'):
@@ -41,7 +41,7 @@ def test_no_run_sees_what_it_is_measured_on(point):
 def test_all_runs_of_a_point_have_the_same_number_of_steps(point):
     found = set()
     for arm in arms_of(point):
-        config = compose_run(point, arm, arm.values[0], False)
+        config = compose_run(point, arm, 0.1, arm.values[0], False)
         found.add(len(Runner.build_dataloader(config.train_dataloader, seed=0)) * config.train_cfg.max_epochs)
     (count,) = found
     assert abs(count - STEPS) <= 0.02 * STEPS
@@ -56,16 +56,16 @@ def test_no_two_runs_have_one_fingerprint():
     marks = {}
     for (point, arm), test in itertools.product(PAIRS, (False, True)):
         for value in arm.values:
-            mark = fingerprint(compose_run(point, arm, value, test))
+            mark = fingerprint(compose_run(point, arm, 0.1, value, test))
             assert marks.setdefault(mark, (point.name, arm.name, value, test)) == (point.name, arm.name, value, test)
     assert len(marks) == 8 * len(PAIRS)
-    again = fingerprint(compose_run(POINTS['grey-300'], ARMS['supcon'], 0.3, True))
+    again = fingerprint(compose_run(POINTS['grey-300'], ARMS['supcon'], 0.1, 0.3, True))
     assert marks[again] == ('grey-300', 'supcon', 0.3, True)
 
 
 @pytest.mark.parametrize(('point', 'arm'), PAIRS, ids=[f'{point.name}-{arm.name}' for point, arm in PAIRS])
 def test_every_arm_takes_a_step(point, arm):
-    config = compose_run(point, arm, arm.values[-1], False)
+    config = compose_run(point, arm, 0.1, arm.values[-1], False)
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     config.model.data_preprocessor = config.data_preprocessor
     model = MODELS.build(config.model)

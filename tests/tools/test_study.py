@@ -34,9 +34,9 @@ def made_up(study, tmp_path):
         point = plan.POINTS['grey-300']
         for name in arms:
             arm = plan.ARMS[name]
-            for job in [job for value in arm.values for job in study.trials(point, arm, value)]:
+            for job in [job for jobs in results.trials(point, arm).values() for job in jobs]:
                 results.add(job, dict(accuracy=str(70 + 10 * job.value), ece='0.1', nll='1', **WHERE))
-            for job in study.finals(point, arm, 0.1):
+            for job in results.finals(point, arm):
                 accuracy = 80 + (name == 'both') * (1.5 + extra * (job.seed - 10.5))
                 results.add(job, dict(accuracy=str(accuracy), ece='0.05', nll='0.5', **WHERE))
         return results.file
