@@ -58,6 +58,8 @@ def build_dataset(config: Mapping[str, Any]) -> BaseDataset:
     except (ConfigError, URLError):
         raise
     except Exception as error:
+        if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
+            raise ConfigError(f'{config["type"]}: {error}. Leave it out, or correct its name.') from error
         inner = inner_dataset(config)
         raise ConfigError(
             f'{inner.get("type")} cannot be loaded from {inner.get("data_root") or "its folder"}: '

@@ -1,6 +1,7 @@
 """A signal ends a tool with one line, a status that schedulers understand, and nothing left running."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import few_images
 
 from mmcds.openmmlab.work_dir import latest_checkpoint
@@ -77,3 +79,53 @@ def test_the_trainings_of_a_sweep_end_with_it(tmp_path, environment):
     assert_none_is_left(str(tmp_path))
     assert not list(second.glob('*/vis_data')), 'the next one is not begun'
     assert (first / 'console.log').read_text().splitlines()[-1].startswith('mmcds: stopped by SIGTERM.')
+
+
+def blocks(language):
+    """The blocks of docs/reliability.md in a language."""
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'docs/reliability.md').read_text(), re.S)
+
+
+def test_the_recipe_for_slurm_saves_and_asks_to_be_started_again(tmp_path, environment):
+    """With two processes on a CPU, and a stub for scontrol."""
+    job, *_ = blocks('bash')
+    quick = ' '.join(['--cfg-options', *LONG, 'env_cfg.dist_cfg.backend=gloo', 'train_dataloader.num_workers=0'])
+    replaced = {
+        'configs/cds/resnet50_in1k.py 8': f'{CONFIG} 2',
+        'work_dirs/cds': str(tmp_path / 'run'),
+        '--resume &': f'--resume {quick} &',
+    }
+    for old, new in replaced.items():
+        assert job.count(old) == 1
+        job = job.replace(old, new)
+    (tmp_path / 'job.sh').write_text(job)
+    stub = tmp_path / 'bin/scontrol'
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    stub.chmod(0o755)
+    own = {**environment, 'PATH': f'{stub.parent}:{environment["PATH"]}', 'SLURM_JOB_ID': '77'}
+    with (tmp_path / 'log').open('w') as log:
+        process = subprocess.Popen(['bash', str(tmp_path / 'job.sh')], cwd=ROOT, env=own, stdout=log, stderr=log)
+        wait_for((tmp_path / 'run/last_checkpoint').exists, process)
+        process.send_signal(signal.SIGUSR1)
+        process.wait(90)
+    assert (tmp_path / 'asked').read_text().split() == ['requeue', '77']
+    assert (tmp_path / 'log').read_text().count('mmcds: stopped by SIGTERM.') == 2
+    assert_none_is_left(str(tmp_path / 'run'))
+    assert latest_checkpoint(tmp_path / 'run')
+
+
+def test_the_other_recipes_can_be_read_and_name_what_there_is(tool):
+    sky, job = map(yaml.safe_load, blocks('yaml'))
+    pod = job['spec']['template']['spec']
+    mounts = {mount['name'] for mount in pod['containers'][0]['volumeMounts']}
+    assert mounts == {volume['name'] for volume in pod['volumes']}
+    torchrun = blocks('bash')[1].replace('\\\n', ' ').split()
+    lines = [sky['run'].split()[1:], pod['containers'][0]['args'][1:]]
+    lines = [line[1:2] + line[3:] for line in lines if line[0] == 'tools/dist_train.sh']
+    lines.append(torchrun[torchrun.index('tools/train.py') + 1 :])
+    assert len(lines) == 3
+    for line in lines:
+        args = tool('train').parse_args(line)
+        assert (ROOT / args.config).is_file()
+        assert args.resume

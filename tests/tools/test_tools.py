@@ -256,6 +256,12 @@ def test_a_truncated_data_file_gets_one_line(tool, tmp_path, capsys):
     assert said.startswith(f'mmcds: error: EmbeddedFashionMNIST cannot be loaded from {tmp_path}: ')
 
 
+def test_a_keyword_that_a_data_set_has_not_is_named_and_no_folder(tool, tmp_path, capsys):
+    said = one_line(capsys, lambda: train(tool, tmp_path, more=['train_dataloader.dataset.folder=images']))
+    assert said.startswith('mmcds: error: EmbeddedFashionMNIST: ')
+    assert "unexpected keyword argument 'folder'. Leave it out, or correct its name." in said
+
+
 def test_a_cell_of_the_paper_stands_for_a_config():
     from argparse import ArgumentParser
 
