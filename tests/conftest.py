@@ -44,6 +44,7 @@ SLOW_FILES = (
     'test_all_baselines.py',
     'test_plan.py',
     'test_study.py',
+    'test_waits.py',
     'test_baseline_configs.py',
     'test_configs.py',
     'test_pretraining_configs.py',

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmcds.core.distributed import from_first_rank, sum_over_ranks
 from mmcds.core.errors import ConfigError
-from mmcds.core.numerics import exact, unit_rows
+from mmcds.core.numerics import check_all, exact, first_places, unit_rows
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import TeacherSupervision
@@ -149,7 +149,9 @@ class NegativeSampler:
         first = torch.randint(total, (len(anchors), 1), device=device)
         found = shuffled[(first + torch.arange(self.window, device=device)) % total]
         other = self.labels[found] != own[:, None]
-        return found[other & (other.cumsum(1) <= self.number)].view(len(anchors), self.number)
+        rank = torch.where(other, other.cumsum(1) - 1, self.number).clamp(max=self.number)  # what is left over is last
+        chosen = found.new_empty(len(anchors), self.number + 1).scatter_(1, rank, found)
+        return chosen[:, : self.number]
 
     def same_class(self, anchors: Tensor) -> Tensor:
         """Return an image (N,) of the same class as each of the images ``anchors`` (N,), maybe itself."""
@@ -222,6 +224,7 @@ class CRDSupervision(TeacherSupervision):
         for name in ('student_memory', 'teacher_memory'):
             self.register_buffer(name, torch.empty(0, out_channels))
         self.register_buffer('log_normalisers', torch.full((2,), math.nan))  # of student and teacher anchors
+        self._measured = False
 
     def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
@@ -253,6 +256,7 @@ class CRDSupervision(TeacherSupervision):
             found = state_dict.get(prefix + name)
             if found is not None and not len(getattr(self, name)):
                 setattr(self, name, torch.empty_like(found, device=getattr(self, name).device))
+        self._measured = False
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
@@ -264,24 +268,26 @@ class CRDSupervision(TeacherSupervision):
             )
         assert outputs.sample_idx is not None
         anchors, memories = outputs.sample_idx, (self.student_memory, self.teacher_memory)
-        if int(anchors.max()) >= len(memories[0]):
-            raise ConfigError(
-                f'CRDSupervision: sample_idx {int(anchors.max())} lies beyond the memory of {len(memories[0])} images.'
-                ' Train on the data set for which it was prepared.'
-            )
+        check_all(
+            anchors < len(memories[0]),
+            f'CRDSupervision: a sample_idx lies beyond the memory of {len(memories[0])} images. Train on the data set '
+            'for which it was prepared.',
+        )
         sampler = self.sampler.to(anchors.device)
         student, teacher = self.pooled(outputs)
         embedded = [unit_rows(self.student_embedding(student)), unit_rows(self.teacher_embedding(teacher))]
         first = anchors if self.positives == 'instance' else sampler.same_class(anchors)
         index = torch.cat([first[:, None], sampler.negatives(anchors)], 1)
         losses = {}
+        self._measured = self._measured or not bool(self.log_normalisers.isnan().any())  # asked once in a run
         for side, name in enumerate(('student', 'teacher')):
             against = memories[1 - side]
-            if self.log_normalisers[side].isnan():
+            if not self._measured:
                 self.log_normalisers[side] = self._normaliser(embedded[side].detach(), against, index)
             losses[f'loss_{name}'] = self.loss_weight * memory_loss(
                 embedded[side], against, index, self.log_normalisers[side], self.temperature
             )
+        self._measured = True
         self._update(torch.stack(embedded).detach(), anchors)
         return losses
 
@@ -297,9 +303,7 @@ class CRDSupervision(TeacherSupervision):
         """Move the memories' rows of the images of all ranks towards their embeddings (2, N, D)."""
         whole = gather_embeddings(embedded, anchors)
         assert whole.labels is not None
-        rows, inverse = whole.labels.unique(return_inverse=True)
-        places = torch.arange(len(inverse), device=inverse.device)
-        seen = torch.full_like(rows, len(inverse)).scatter_reduce_(0, inverse, places, 'amin')  # an image counts once
+        rows, seen = whole.labels, first_places(whole.labels)  # an image that comes twice counts as it came first
         for memory, new in zip((self.student_memory, self.teacher_memory), whole.embeddings, strict=True):
             mixed = self.momentum * memory[rows] + (1 - self.momentum) * new[seen]
             memory[rows] = unit_rows(mixed).to(memory.dtype)

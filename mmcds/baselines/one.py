@@ -215,5 +215,5 @@ class ONESupervision(ViewSupervision):
         values['loss_one'] = self.loss_weight * weight * ensemble_loss(branches, ensemble, self.temperature)
         hits = (ensemble.argmax(1) == labels) & (labels >= 0)
         values['ensemble.accuracy'] = 100 * hits.sum() / (labels >= 0).sum().clamp(min=1)
-        values['ramp'] = ensemble.new_tensor(weight)
+        values['ramp'] = ensemble.new_full((), weight)
         return values

@@ -10,7 +10,6 @@ from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import ViewSupervision
 from mmcds.core.taps import NetworkInfo
-from mmcds.methods import kl_divergence
 
 #: Name under which the embeddings stand in a StepOutputs.
 ROTATION = 'rotation'
@@ -56,33 +55,36 @@ def select_rows(scores: Tensor, target: Tensor, ratio: float) -> Tensor:
 
     Misclassified rows are sorted by the rank of the correct class, and rows of equal rank by how far its score lies
     behind the highest one. Neither depends on the order of the rows, so no rotation comes before another one; the
-    paper and the authors' code leave the second open.
+    paper and the authors' code leave the second open. Rows are marked and not listed, so that nothing waits for a GPU.
 
     Args:
         scores: Of the teacher. (M, K).
-        target: Right column of every row. (M,).
+        target: Right column of every row, -1 where it is unknown: such a row is neither right nor wrong. (M,).
         ratio: Share of the wrong rows that are kept, rounded down.
 
     Returns:
-        Row numbers.
+        Whether a row is kept. (M,), bool.
 
     References:
         https://arxiv.org/abs/2006.07114, Section 3.3
     """
-    own = scores.gather(1, target[:, None])
-    rank = (scores > own).sum(1)
-    wrong = int((rank > 0).sum())
+    known = target >= 0
+    own = scores.gather(1, target.clamp(min=0)[:, None])
+    rank = torch.where(known, (scores > own).sum(1), scores.shape[1])  # the unknown ones come last
+    wrong = (known & (rank > 0)).sum()
     behind = (scores.amax(1, keepdim=True) - own)[:, 0].argsort()
-    best = rank[behind].argsort(stable=True)[: len(rank) - wrong + int(ratio * wrong)]
-    return behind[best]
+    best = behind[rank[behind].argsort(stable=True)]
+    places = torch.arange(len(best), device=best.device)
+    kept = known.sum() - wrong + (ratio * wrong.double()).floor()
+    return torch.empty_like(known).scatter_(0, best, places < kept)
 
 
 @exact
-def selected_divergence(student: Tensor, teacher: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    """Return T^2 times the mean divergence of chosen rows of (M, K) logits; 0, with gradient, if there are none."""
-    if not len(rows):
-        return student.sum() * 0
-    return temperature**2 * kl_divergence(student[rows], teacher[rows].detach(), temperature)
+def selected_divergence(student: Tensor, teacher: Tensor, kept: Tensor, temperature: float) -> Tensor:
+    """Return T^2 times the mean divergence of the kept rows of (M, K) logits; 0, with gradient, if there are none."""
+    ours, theirs = ((logits / temperature).log_softmax(1) for logits in (student, teacher.detach()))
+    rows = F.kl_div(ours, theirs, reduction='none', log_target=True).sum(1)
+    return temperature**2 * (rows * kept).sum() / kept.sum().clamp(min=1)
 
 
 def projection(channels: int) -> nn.Sequential:
@@ -207,10 +209,9 @@ class SSKDSupervision(RotationSupervision):
                 outputs.teacher.embeddings[self.teacher_embeddings_of[0]][ROTATION],
             )
         ]
-        labelled = (labels >= 0).nonzero()[:, 0]
-        rotated = labelled[select_rows(teacher[images:][labelled], labels[labelled], self.ratios[0])]
+        rotated = select_rows(teacher[images:], labels, self.ratios[0])
         found = select_rows(similar[1], own_image(similar[1]), self.ratios[1])
-        everything = torch.arange(images, device=student.device)
+        everything = torch.ones(images, dtype=torch.bool, device=student.device)
         return {
             'loss_logit': self.weights[0]
             * selected_divergence(student[:images], teacher[:images], everything, self.temperatures[0]),

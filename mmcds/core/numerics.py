@@ -35,6 +35,40 @@ def exact(function: Callable) -> Callable:
     return inner
 
 
+def check_all(conditions: Tensor, message: str) -> None:
+    """Refuse a step of which a condition does not hold.
+
+    Args:
+        conditions: Any shape, bool.
+        message: What is wrong, and the fix.
+
+    Raises:
+        ConfigError: On the CPU. A GPU is not waited for: it stops by itself, and the message stands above its error.
+    """
+    if conditions.is_cpu:
+        if not conditions.all():
+            raise ConfigError(message)
+    else:
+        torch._assert_async(conditions.all(), message)
+
+
+def first_places(numbers: Tensor) -> Tensor:
+    """Return for every entry the place where its number stands first, without waiting for a GPU.
+
+    Args:
+        numbers: (N,), integer.
+
+    Returns:
+        (N,), int64.
+    """
+    ordered, order = numbers.sort(stable=True)  # equal numbers lie side by side, the first one first
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    places = torch.arange(len(numbers), device=numbers.device)
+    run = torch.where(begins, places, 0).cummax(0).values  # where the run of equal numbers begins
+    return torch.empty_like(order).scatter_(0, order, order[run])
+
+
 @exact
 def unit_rows(rows: Tensor) -> Tensor:
     """Divide rows (N, D) by their length; a row of zeros stays one."""

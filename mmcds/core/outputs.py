@@ -36,6 +36,7 @@ class StepOutputs:
         embeddings: What :meth:`mmcds.core.Supervision.embed` of each supervision returned, by the name
             of the supervision and the tap: rows of unit length, (V, N, D).
         teacher: What the frozen teacher made of the same images, without gradient, or None.
+        num_labelled: How many images have a label, if that is known without waiting for a GPU.
     """
 
     num_views: int
@@ -47,6 +48,7 @@ class StepOutputs:
     progress: float
     embeddings: Mapping[str, Mapping[Tap, Tensor]] = field(default_factory=dict)
     teacher: StepOutputs | None = None
+    num_labelled: int | None = None
 
     def per_view(self, rows: Tensor) -> Tensor:
         """Split view-major rows (M, ...) into (V, N, ...) without a copy."""

@@ -29,10 +29,14 @@ class SampleBatch:
     Args:
         labels: Class of every sample, (N,), int64; None for samples without.
         metas: Meta fields of every sample.
+
+    Attributes:
+        num_labelled: How many of them have a label; counted while the labels are on the CPU, before they are moved.
     """
 
     def __init__(self, labels: Tensor | None, metas: Sequence[Mapping[str, Any]]) -> None:
         self.labels, self.metas = labels, metas
+        self.num_labelled: int | None = None
         self._samples: list[DataSample] | None = None
 
     @classmethod
@@ -49,7 +53,11 @@ class SampleBatch:
 
     def to(self, device: torch.device | str) -> 'SampleBatch':
         """Move the labels."""
-        return SampleBatch(None if self.labels is None else self.labels.to(device, non_blocking=True), self.metas)
+        moved = SampleBatch(None if self.labels is None else self.labels.to(device, non_blocking=True), self.metas)
+        moved.num_labelled = self.num_labelled
+        if self.labels is not None and self.labels.is_cpu:
+            moved.num_labelled = int((self.labels >= 0).sum())
+        return moved
 
     def pin_memory(self) -> 'SampleBatch':
         """Pin the labels, for the loader."""

@@ -33,8 +33,8 @@ class ContrastiveSupervision(Supervision):
             :class:`mmcds.losses.SINCERELoss`; its ``loss_weight`` is lambda_1.
         gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
             like one process with the whole batch. The released code does not gather.
-        unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. On a GPU
-            telling the two sets apart is two synchronisations per step, six with ``gather``.
+        unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. With
+            ``gather``, telling the two sets apart is six synchronisations per step on a GPU.
 
     Raises:
         ConfigError: If there are no taps, or if a weight is not positive.
@@ -104,7 +104,8 @@ class ContrastiveSupervision(Supervision):
             assert whole.labels is not None
             labels, local, ranks = whole.labels, whole.local, whole.num_ranks
         weight = self.unlabelled_weight
-        terms = contrast_terms(labels, local, None if weight is None else weight / self.loss.loss_weight)
+        known = None if self.gather else outputs.num_labelled
+        terms = contrast_terms(labels, local, None if weight is None else weight / self.loss.loss_weight, known)
         values = {}
         for (tap, embeddings), row in zip(own.items(), rows, strict=True):
             for term in terms:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmcds.losses import Classes, number_classes
@@ -25,7 +26,9 @@ class Term(NamedTuple):
     factor: float
 
 
-def contrast_terms(labels: Tensor, local: slice | None, unlabelled_factor: float | None) -> list[Term]:
+def contrast_terms(
+    labels: Tensor, local: slice | None, unlabelled_factor: float | None, num_labelled: int | None = None
+) -> list[Term]:
     """Return the sets of images that are contrasted; classes are numbered once per step, not for every tap.
 
     Args:
@@ -33,6 +36,7 @@ def contrast_terms(labels: Tensor, local: slice | None, unlabelled_factor: float
         local: This rank's own images, or None for all.
         unlabelled_factor: None for one set of all images; otherwise labelled images are one set and unlabelled ones
             another, with this factor (Eq. 6 of the paper).
+        num_labelled: How many images have a label, if that is known; otherwise a GPU is waited for.
     """
     if unlabelled_factor is None:
         return [Term('loss_contrast', None, local, number_classes(labels), 1.0)]
@@ -41,7 +45,11 @@ def contrast_terms(labels: Tensor, local: slice | None, unlabelled_factor: float
         ('loss_contrast', labels >= 0, 1.0),
         ('loss_unlabelled', labels < 0, unlabelled_factor),
     ):
-        images = chosen.nonzero()[:, 0]
+        if num_labelled is None:
+            images = chosen.nonzero()[:, 0]
+        else:
+            count = num_labelled if name == 'loss_contrast' else len(labels) - num_labelled
+            images = torch.nonzero_static(chosen, size=count)[:, 0]
         own = None
         if local is not None:  # the images of a rank stay next to each other
             own = slice(int(chosen[: local.start].sum()), int(chosen[: local.stop].sum()))

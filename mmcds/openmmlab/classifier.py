@@ -215,7 +215,8 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         how = {}
         if self.teacher is not None:
             how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}
-        return self.step_outputs(inputs, labels, sample_idx, run_progress(), **how)
+        known = getattr(data_samples, 'num_labelled', None)
+        return self.step_outputs(inputs, labels, sample_idx, run_progress(), known, **how)
 
     def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
         """Pass rows (M, 3, H, W) through backbone, neck and head."""

@@ -6,7 +6,9 @@ function of images and draws, :func:`apply_color` here on a batch, on any device
 :func:`mmcds.views.color_uint8.apply_color_uint8` on one image in a loading process.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -128,11 +130,6 @@ def keyed_uniforms(seed: int, step: int, sample_idx: np.ndarray, view: int, coun
     return (_scramble(state + counter * step_length) >> np.uint64(11)) * 2.0**-53
 
 
-def _column(values: np.ndarray, like: Tensor) -> Tensor:
-    """Put one number per image where the images are, (n, 1, 1, 1)."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, like.dtype)[:, None, None, None]
-
-
 def grey_levels(images: Tensor) -> Tensor:
     """Return the weighted mean of red, green and blue. (N, 3, H, W) to (N, 1, H, W)."""
     red, green, blue = images.unbind(1)
@@ -176,7 +173,7 @@ def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
     return value[:, None] - share.mul_(chroma[:, None])
 
 
-def _jittered(images: Tensor, operation: int, factor: Tensor) -> Tensor:
+def _jittered(operation: int, images: Tensor, factor: Tensor) -> Tensor:
     """Apply one operation of the jitter to images that may be written to."""
     if operation == 0:
         return _blend(images, None, factor)
@@ -187,7 +184,17 @@ def _jittered(images: Tensor, operation: int, factor: Tensor) -> Tensor:
     return rotate_hue(images, factor)
 
 
-def _blurred(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+def _greyed(images: Tensor, _: Tensor) -> Tensor:
+    """Return grey levels on three channels."""
+    return grey_levels(images).expand(-1, 3, -1, -1)
+
+
+def _solarized(threshold: float, images: Tensor, _: Tensor) -> Tensor:
+    """Invert bright pixels."""
+    return torch.where(images >= threshold, 255 - images, images)
+
+
+def _blurred(kernel_size: int, images: Tensor, sigma: Tensor) -> Tensor:
     """Blur with a Gaussian, with a width of its own for every image, border pixels reflected."""
     count, channels, height, width = images.shape
     half = min(kernel_size // 2, height - 1, width - 1)
@@ -199,21 +206,22 @@ def _blurred(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     return F.conv2d(across, kernel[..., None], groups=count * channels).view(count, channels, height, width)
 
 
-def _cut(images: Tensor, centre: np.ndarray, length: int) -> None:
-    """Blacken a square around each centre in-place; see :class:`mmcds.views.CenteredCutout`."""
+def _cut(images: Tensor, centre: Tensor, length: int) -> None:
+    """Blacken a square around each centre (N, 2) in-place; see :class:`mmcds.views.CenteredCutout`."""
     masks = []
     for axis, side in enumerate(images.shape[2:]):
-        first = torch.from_numpy(np.floor(centre[:, axis] * side).astype(np.int64) - length // 2)[:, None]
-        pixel = torch.arange(side)
-        masks.append(((pixel >= first) & (pixel < first + length)).to(images.device))
+        first = (centre[:, axis, None] * side).floor() - length // 2
+        pixel = torch.arange(side, device=images.device)
+        masks.append((pixel >= first) & (pixel < first + length))
     images.masked_fill_((masks[0][:, :, None] & masks[1][:, None, :])[:, None], 0)
 
 
 def apply_color(images: Tensor, draw: ColorDraw, color: RandomColor) -> Tensor:
     """Apply to every image what was drawn for it.
 
-    Each operation runs once, on those images that need it, without rounding to whole grey levels in between. The
-    indices are known on the CPU, so nothing waits for the device.
+    1. On the CPU: which images an operation is for, and the number that was drawn for each of them.
+    2. All of that goes to the device in two copies, which nothing waits for.
+    3. Each operation runs once, on the images that it is for, without rounding to whole grey levels in between.
 
     Args:
         images: RGB in grey levels, [0, 255], floating point; written to. (N, 3, H, W).
@@ -223,27 +231,30 @@ def apply_color(images: Tensor, draw: ColorDraw, color: RandomColor) -> Tensor:
     Returns:
         ``images``.
     """
+    tasks: list[tuple[Callable[[Tensor, Tensor], Tensor], np.ndarray, np.ndarray]] = []
 
-    def rows(chosen: np.ndarray) -> Tensor:
-        return torch.from_numpy(chosen).to(images.device, non_blocking=True)
+    def plan(operation: Callable[[Tensor, Tensor], Tensor], chosen: np.ndarray, numbers: np.ndarray) -> None:
+        if len(chosen):
+            tasks.append((operation, chosen, numbers[chosen]))
 
     jittered = np.flatnonzero(draw.jitter)
     for place in draw.order[jittered].T:
         for operation in range(4):
-            chosen = jittered[place == operation]
-            if len(chosen) and color.ranges[operation] is not None:
-                index, factor = rows(chosen), _column(draw.factors[chosen, operation], images)
-                images[index] = _jittered(images[index], operation, factor)
-    if (chosen := np.flatnonzero(draw.grey)).size:
-        index = rows(chosen)
-        images[index] = grey_levels(images[index]).expand(-1, 3, -1, -1)
-    if (chosen := np.flatnonzero(draw.sigma)).size:
-        index = rows(chosen)
-        images[index] = _blurred(images[index], _column(draw.sigma[chosen], images), color.kernel_size)
-    if (chosen := np.flatnonzero(draw.solarize)).size:
-        index = rows(chosen)
-        part = images[index]
-        images[index] = torch.where(part >= color.solarize_threshold, 255 - part, part)
+            if color.ranges[operation] is not None:
+                own = partial(_jittered, operation)
+                plan(own, jittered[place == operation], draw.factors[:, operation])
+    plan(_greyed, np.flatnonzero(draw.grey), draw.sigma)
+    plan(partial(_blurred, color.kernel_size), np.flatnonzero(draw.sigma), draw.sigma)
+    plan(partial(_solarized, color.solarize_threshold), np.flatnonzero(draw.solarize), draw.sigma)
+    holes = draw.centre.ravel() if color.cutout else np.empty(0)
+    sizes = [len(chosen) for _, chosen, _ in tasks]
+    rows = np.concatenate([np.empty(0, np.int64), *(chosen for _, chosen, _ in tasks)])
+    index = torch.from_numpy(rows).to(images.device, non_blocking=True).split(sizes)
+    numbers = np.concatenate([*(values for _, _, values in tasks), holes])
+    sent = torch.from_numpy(numbers).to(images.device, images.dtype, non_blocking=True)
+    *values, centres = sent.split([*sizes, len(holes)])
+    for (function, _, _), chosen, value in zip(tasks, index, values, strict=True):
+        images[chosen] = function(images[chosen], value[:, None, None, None])
     if color.cutout:
-        _cut(images, draw.centre, color.cutout)
+        _cut(images, centres.view(-1, 2), color.cutout)
     return images

@@ -189,7 +189,7 @@ def test_bad_input_is_named():
         bound(LABELS - 1)
     with pytest.raises(ConfigError, match='all training images are of one class'):
         bound(torch.zeros(5, dtype=torch.int64))
-    with pytest.raises(ConfigError, match='sample_idx 60 lies beyond the memory of 60 images'):
+    with pytest.raises(ConfigError, match='a sample_idx lies beyond the memory of 60 images'):
         bound()(replace(outputs(), sample_idx=torch.tensor([0, 1, 2, 3, 60])))
     unprepared = CRDSupervision(num_negatives=8)
     unprepared.build(network())

@@ -37,15 +37,20 @@ def test_a_perfect_and_the_worst_similarity_have_the_known_losses():
 def test_rows_that_the_teacher_gets_right_are_kept_and_the_best_of_the_others():
     scores = torch.tensor([[9.0, 1, 2], [1.0, 9, 2], [9.0, 8, 7], [9.0, 7, 8], [1.0, 2, 9]])
     target = torch.tensor([0, 1, 1, 1, 0])  # ranks 0, 0, 1, 2, 2, the last two behind by 2 and 8
-    kept = {ratio: sorted(select_rows(scores, target, ratio).tolist()) for ratio in (0.0, 0.34, 0.67, 1.0)}
+    kept = {ratio: select_rows(scores, target, ratio).nonzero()[:, 0].tolist() for ratio in (0.0, 0.34, 0.67, 1.0)}
     assert kept == {0.0: [0, 1], 0.34: [0, 1, 2], 0.67: [0, 1, 2, 3], 1.0: [0, 1, 2, 3, 4]}
+    unknown = torch.tensor([0, -1, 1, -1, 0])
+    kept = {ratio: select_rows(scores, unknown, ratio).nonzero()[:, 0].tolist() for ratio in (0.0, 0.5, 1.0)}
+    assert kept == {0.0: [0], 0.5: [0, 2], 1.0: [0, 2, 4]}, 'rows without a label are neither right nor wrong'
+    assert not select_rows(scores, torch.full((5,), -1), 1.0).any()
 
 
 def test_which_rows_are_chosen_does_not_depend_on_their_order():
     scores, target = torch.randn(60, 4), torch.randint(4, (60,))  # ranks of 0 to 3, so most rows have equals
     order = torch.randperm(60)
     chosen, permuted = (
-        set(select_rows(*each, 0.5).tolist()) for each in ((scores, target), (scores[order], target[order]))
+        set(select_rows(*each, 0.5).nonzero()[:, 0].tolist())
+        for each in ((scores, target), (scores[order], target[order]))
     )
     assert {int(order[row]) for row in permuted} == chosen
     rank = (scores > scores.gather(1, target[:, None])).sum(1)
@@ -61,11 +66,11 @@ def test_which_rows_are_chosen_does_not_depend_on_their_order():
 def test_the_divergence_is_the_mean_over_the_chosen_rows_and_0_over_none():
     student, teacher = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
     student.retain_grad()
-    rows = torch.tensor([1, 4])
+    rows = torch.tensor([False, True, False, False, True, False])
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
     expected = 4 * (p * (p / q).log())[rows].sum(1).mean()
     assert_close(selected_divergence(student, teacher, rows, 2.0), expected)
-    nothing = selected_divergence(student, teacher, rows[:0], 2.0)
+    nothing = selected_divergence(student, teacher, torch.zeros_like(rows), 2.0)
     nothing.backward()
     assert nothing.item() == 0
     assert student.grad.abs().max() == 0

@@ -1,0 +1,89 @@
+"""No method lets the host wait for a GPU in a training step, and none launches more than it did."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fake_gpu import Waits, step_on_gpu
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS, TRANSFORMS
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmcds.data import SampleBatch
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = 8
+#: Config, and the kernels of preprocessing, forward pass and losses of a step, views coloured on the GPU.
+METHODS = {
+    'plain/resnet18_cifar100': 129,
+    'cds/resnet18_cifar100': 718,
+    'cds/resnet18_cifar100-paper': 730,
+    'semi/resnet18_cifar100': 718,
+    'semi/resnet18_cifar100-paper': 790,
+    'distill/resnet18_cifar100': 986,
+    'distill/resnet18_cifar100-feature': 936,
+    'dsn/resnet18_cifar100': 260,
+    'dks/resnet18_cifar100': 322,
+    'dhm/resnet18_cifar100': 322,
+    'kd/resnet18_cifar100': 320,
+    'fitnet/resnet18_cifar100': 312,
+    'at/resnet18_cifar100': 382,
+    'rkd/resnet18_cifar100': 400,
+    'sp/resnet18_cifar100': 316,
+    'cc/resnet18_cifar100': 336,
+    'crd/resnet18_cifar100': 404,
+    'one/resnet18_cifar100': 238,
+    'sskd/resnet18_cifar100': 405,
+    'sskd/resnet18_cifar100-teacher': 217,
+}
+
+
+def multi_view(dataset):
+    """The transform that makes the views, and the innermost data set's settings."""
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset
+    return next(TRANSFORMS.build(step) for step in dataset.pipeline if step.type == 'MultiViewTransform')
+
+
+@pytest.fixture
+def no_inner_gradient(monkeypatch):
+    """CRD takes a gradient within its forward pass, which a GPU that computes nothing cannot."""
+    monkeypatch.setattr(torch.autograd, 'grad', lambda loss, leaf: (torch.zeros_like(leaf),))
+
+
+@pytest.mark.usefixtures('no_inner_gradient')
+@pytest.mark.parametrize('name', METHODS)
+def test_a_step_waits_for_nothing(name):
+    torch.manual_seed(0)  # of the colours
+    config = Config.fromfile(ROOT / f'configs/{name}.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        views = multi_view(config.train_dataloader.dataset)
+        config.data_preprocessor.view_colors = views.colors or ()
+        model = MODELS.build({**config.model, 'data_preprocessor': config.data_preprocessor}).train()
+    for part in model.supervisions.parts() if hasattr(model, 'supervisions') else ():
+        if hasattr(part, 'prepare'):
+            part.prepare(torch.arange(60) % 10)
+    if getattr(model, 'teacher', None) is not None:
+        model.teacher.freeze(model.teacher._build())
+    inputs = torch.zeros(IMAGES, len(views.views), 3, 32, 32, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, -1, -1]) if name.startswith('semi') else torch.arange(IMAGES)
+    samples = SampleBatch(labels, [dict(sample_idx=index) for index in range(IMAGES)])
+    counted = step_on_gpu(model, dict(inputs=inputs, data_samples=samples))
+    assert not counted.found, 'the host waits'
+    assert sum(counted.kernels.values()) <= METHODS[name], counted.kernels.most_common(20)
+
+
+def test_what_waits_is_found():
+    """Every kind of wait, so that the test above can fail."""
+    with FakeTensorMode(allow_non_fake_inputs=True), Waits() as counted:
+        there = torch.zeros(4, device='cuda')
+        float(there.sum())
+        there.nonzero()
+        there.cpu()
+        torch.equal(there, there)
+        torch.zeros(4).to('cuda')
+        torch.tensor([1.0], device='cuda')
+        torch.zeros(4).to('cuda', non_blocking=True)
+    kinds = sorted(text.partition(' in ')[0] for text, times in counted.found.items() for _ in range(times))
+    assert kinds == ['copy cpu to cuda', 'copy cpu to cuda', 'copy cuda to cpu', 'equal', 'item', 'nonzero']
