@@ -1,6 +1,7 @@
 """Installation of mmcds: `pip install .`, or `pip install -e .` to work on it."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,11 @@ class BuildWithResources(build_py):
                 shutil.copy2(ROOT / name, target)
 
 
+def readme():
+    """Return the README as it can be read elsewhere: links into the repository become their text."""
+    return re.sub(r'\[([^\]]+)\]\((?!https?:)[^)]+\)', r'\1', (ROOT / 'README.md').read_text())
+
+
 version = {}
 exec((ROOT / 'mmcds' / 'version.py').read_text(), version)
 
@@ -54,11 +60,26 @@ setup(
     name='mmcds',
     version=version['__version__'],
     description='Contrastive Deep Supervision for PyTorch, MMPretrain and MMDetection',
-    long_description=(ROOT / 'README.md').read_text(),
+    long_description=readme(),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
+    author='The mmcds contributors',
+    license_expression='Apache-2.0',
+    license_files=['LICENSE', 'mmcds/data/fashion_mnist/LICENSE', 'mmcds/data/emoji/LICENSES/*'],
+    project_urls={'Paper': 'https://arxiv.org/abs/2207.05306'},
+    keywords=['deep supervision', 'contrastive learning', 'image classification', 'knowledge distillation'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['mmcds', 'mmcds.*']),
-    package_data={'mmcds': ['data/fashion_mnist/*', 'data/emoji/*', 'data/emoji/LICENSES/*', 'paper/*.csv']},
+    package_data={
+        'mmcds': ['py.typed', 'data/fashion_mnist/*', 'data/emoji/*', 'data/emoji/LICENSES/*', 'paper/*.csv']
+    },
     cmdclass={'build_py': BuildWithResources},
     entry_points={'console_scripts': ['mmcds = mmcds.command:main']},
     python_requires='>=3.10,<3.14',

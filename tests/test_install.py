@@ -1,12 +1,16 @@
 """Installation: what a wheel ships, links of an editable installation, and the doctor."""
 
+import email
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+import mmcds
 from mmcds.cli import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,9 +49,35 @@ def test_wheel_ships_configs_tools_index_images_and_licences(wheel):
         'mmcds/.mim/model-index.yml',
         'mmcds/data/fashion_mnist/LICENSE',
         'mmcds/data/fashion_mnist/train-images-idx3-ubyte',
+        'mmcds/data/emoji/emoji32.npz',
+        'mmcds/data/emoji/LICENSES/twemoji.CC-BY-4.0.txt',
+        'mmcds/py.typed',
     } <= names
     assert any(name.endswith('LICENSE') and 'dist-info' in name for name in names)
     assert not any('work_dirs' in name or name.startswith('tests') for name in names)
+
+
+def test_what_an_index_says_of_the_package(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith('dist-info/METADATA'))
+        said = email.message_from_bytes(archive.read(name))
+    assert said['License-Expression'] == 'Apache-2.0'
+    assert 'Paper, https://arxiv.org/abs/2207.05306' in said.get_all('Project-URL')
+    assert said['Author'] == 'The mmcds contributors'
+    assert 'Programming Language :: Python :: 3.13' in said.get_all('Classifier')
+    text = said.get_payload()
+    assert text.startswith('# ')
+    assert not re.findall(r'\]\((?!https?:)', text), 'links into the repository lead nowhere else'
+
+
+def test_the_citation_is_that_of_the_readme():
+    found = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert found['version'] == mmcds.__version__
+    paper, readme = found['preferred-citation'], (ROOT / 'README.md').read_text()
+    assert f'{{{paper["title"]}}}' in readme
+    authors = ' and '.join(f'{each["family-names"]}, {each["given-names"]}' for each in paper['authors'])
+    assert f'{{{authors}}}' in readme
+    assert str(paper['year']) in readme
 
 
 def tracked(path: Path) -> bool:
@@ -66,8 +96,9 @@ print(mmcds.__file__)
 print(resources())
 print(mmengine.hub.get_config('mmcds::cds/resnet50_in1k.py').train_cfg.max_epochs)
 print(type(get_model('cds_resnet18w16_fashion')).__name__)
-from mmcds.data import EmbeddedFashionMNIST
+from mmcds.data import EmbeddedEmoji, EmbeddedFashionMNIST
 print(len(EmbeddedFashionMNIST(split='train')), len(EmbeddedFashionMNIST(split='test')))
+print(len(EmbeddedEmoji('test')))
 """
     done = subprocess.run(
         [sys.executable, '-c', script],
@@ -84,6 +115,7 @@ print(len(EmbeddedFashionMNIST(split='train')), len(EmbeddedFashionMNIST(split='
         'CDSClassifier',
         '5000',
         '2000',
+        '1096',
     ]
 
 

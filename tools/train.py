@@ -9,8 +9,12 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 
 # isort: split
 
+import os
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
@@ -27,13 +31,22 @@ from mmcds.cli.launch import (
     load_config,
     merge_step_arguments,
     run_tool,
+    seed_number,
     set_loader_defaults,
 )
 from mmcds.cli.own_data import METHODS, MODELS, write_config
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hooks import StopHook
+from mmcds.openmmlab.record import record_run
 from mmcds.openmmlab.runner import Runner
 from mmcds.openmmlab.work_dir import POINTER, checkpoints, latest_checkpoint, only_training, set_aside
+
+#: Trackers: package, and MMEngine's class.
+TRACKERS = {
+    'tensorboard': ('tensorboard', 'TensorboardVisBackend'),
+    'wandb': ('wandb', 'WandbVisBackend'),
+    'mlflow': ('mlflow', 'MLflowVisBackend'),
+}
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -62,8 +75,37 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    parser.add_argument('--seed', type=seed_number, help='seed of all random numbers')
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        choices=TRACKERS,
+        default=[],
+        help='send scalars to these too; all of them work without a network',
+    )
     return parser.parse_args(argv)
+
+
+def track(config: Config, names: Sequence[str]) -> None:
+    """Add trackers to what a run writes its scalars to.
+
+    MLflow writes where ``MLFLOW_TRACKING_URI`` says, by default into a data base in the work dir.
+
+    Raises:
+        ConfigError: If a package is missing, or the config has no visualizer.
+    """
+    for name in names:
+        package, backend = TRACKERS[name]
+        if find_spec(package) is None:
+            raise ConfigError(f'--track {name} needs its package: pip install {name}.')
+        if 'visualizer' not in config:
+            raise ConfigError(f'--track {name}: the config has no visualizer that it could be added to. Add one.')
+        others = config.visualizer.get('vis_backends') or []
+        own = {}
+        if name == 'mlflow':
+            place = f'sqlite:///{Path(config.work_dir).absolute()}/mlflow.db'
+            own = dict(tracking_uri=os.environ.get('MLFLOW_TRACKING_URI', place))
+        config.visualizer.vis_backends = [*others, dict(type=backend, **own)]
 
 
 def merge_train_arguments(config: Config, args: Namespace) -> None:
@@ -72,6 +114,7 @@ def merge_train_arguments(config: Config, args: Namespace) -> None:
     Raises:
         ConfigError: If an option does not fit the config, or if the work dir holds another run.
     """
+    track(config, args.track)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.seed is not None:
@@ -140,6 +183,8 @@ def main(argv: list[str] | None = None) -> Runner:
             runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
             runner.register_hook(StopHook())
             warn_about_batch_size(runner)
+            if is_first_process():
+                record_run(runner, [*sys.argv[:1], *(sys.argv[1:] if argv is None else argv)])
             runner.train()
     return runner
 

@@ -1,0 +1,69 @@
+"""What a run was: written beside its log, each time that it starts."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+
+from mmcds.openmmlab.work_dir import write_whole
+from mmcds.version import __version__
+
+RECORD = 'run.json'
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return commit and changed files of the checkout that holds a folder; None outside one, or without git."""
+    try:
+        asked = [['rev-parse', 'HEAD'], ['status', '--porcelain', '--untracked-files=no']]
+        commit, changed = (
+            subprocess.run(
+                ['git', '-C', str(folder), *line], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+            for line in asked
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(commit=commit.strip(), changed=changed.splitlines())
+
+
+def record_run(runner: Runner, command: list[str]) -> Path:
+    """Write command line, seed, versions, hardware and the state of the code to ``TIMESTAMP/run.json``.
+
+    Args:
+        runner: Of the run.
+        command: The command line.
+
+    Returns:
+        The file.
+    """
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    record = dict(
+        command=shlex.join(command),
+        folder=str(Path.cwd()),
+        started=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+        seed=runner.seed,
+        processes=runner.world_size,
+        host=platform.node(),
+        system=platform.platform(),
+        devices=devices or [platform.processor() or 'CPU'],
+        python=sys.version.split()[0],
+        mmcds=__version__,
+        code=git_state(Path(__file__).resolve().parent),
+        own_code=git_state(Path.cwd()),
+        packages={
+            name: each.version
+            for each in sorted(distributions(), key=lambda each: str(each.metadata['Name']).lower())
+            if (name := each.metadata['Name'])
+        },
+    )
+    file = Path(runner.log_dir, RECORD)
+    write_whole(file, json.dumps(record, indent=2) + '\n')
+    return file
