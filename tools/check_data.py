@@ -1,14 +1,20 @@
 #!/usr/bin/env python
-"""Check a data set before training on it: python tools/check_data.py NAME --data-root FOLDER.
+"""Check a data set before training on it.
 
-Says which layout the configs expect, what is there (images per split and class), and which files are missing or cannot
-be read. The exit status is 1 if anything is wrong, so that a training can follow by &&.
+python tools/check_data.py NAME --data-root FOLDER  one of the sets below, whose layout and numbers are known
+python tools/check_data.py FOLDER                   class folders of images of your own, as for tools/train.py --data
+python tools/check_data.py CONFIG                   what the loaders of a config read
+
+Says what is there (images per split and class), and which files are missing or cannot be read. The exit status is 1 if
+anything is wrong, so that a training can follow by &&.
 """
 
 import mmcds.cli  # noqa: F401  (registers everything, or says in one line what is missing)
 
 # isort: split
 
+import copy
+import difflib
 import json
 import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -25,9 +31,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmcds.cli.launch import run_tool
+from mmcds.cli.launch import read_config, run_tool
+from mmcds.cli.own_data import find_parts
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.runner import build_dataset
+from mmcds.openmmlab.runner import build_dataset, inner_dataset
 from mmcds.resources import resources
 
 
@@ -82,7 +89,7 @@ class Split:
         name: As the data set calls it.
         images: Number of images.
         files: Their paths; none if all images lie in one file, which has been read then.
-        labels: Classes from 0, of every image or, in COCO, of every box.
+        labels: Classes from 0, of every image or, in COCO, of every box; -1 where there is none.
         classes: How many there should be.
     """
 
@@ -107,20 +114,77 @@ def read_splits(name: str) -> tuple[Path, list[Split], list[str]]:
     config = Config.fromfile(resources() / f'configs/_base_/datasets/{name}.py')
     root = Path(config.get('data_root') or resources() / 'mmcds/data/fashion_mnist')
     for loader in ('train_dataloader', 'test_dataloader'):
-        settings = {**config[loader].dataset, 'pipeline': []}
-        if 'download' in settings:
-            settings['download'] = False
+        settings = config[loader].dataset
         try:
             with DefaultScope.overwrite_default_scope('mmpretrain'):
-                dataset = build_dataset(settings)
+                splits.append(read_split(settings['split'], settings, config.num_classes))
         except ConfigError as error:
             faults.append(f'{settings["split"]} cannot be loaded: {error.__cause__ or error}')
-            continue
-        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-        files = [info['img_path'] for info in infos if 'img_path' in info]
-        labels = [int(info['gt_label']) for info in infos]
-        splits.append(Split(settings['split'], len(infos), files, labels, config.num_classes))
     return root, splits, faults
+
+
+def read_split(name: str, settings: dict, classes: int | None = None) -> Split:
+    """List a data set that a config describes; nothing is downloaded.
+
+    Args:
+        name: Of the split.
+        settings: The data set's config.
+        classes: How many there should be; by default as many as the data set names.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    settings = copy.deepcopy(dict(settings))
+    inner = inner_dataset(settings)
+    inner['pipeline'] = []
+    if 'download' in inner:
+        inner['download'] = False
+    dataset = build_dataset(settings)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    files = [info['img_path'] for info in infos if 'img_path' in info]
+    labels = []
+    for info in infos:
+        boxes = [box['bbox_label'] for box in info.get('instances', ())]
+        labels += boxes if 'instances' in info else [int(info.get('gt_label', -1))]
+    named = len(dataset.metainfo.get('classes') or ()) or max(labels, default=0) + 1
+    return Split(name, len(infos), list(dict.fromkeys(files)), labels, classes or named)
+
+
+def read_config_splits(name: str) -> tuple[list[Split], list[str]]:
+    """What the loaders of a config read, and what could not be loaded."""
+    config, splits, faults = read_config(name), [], []
+    seen: list[dict] = []
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
+        for part in ('train', 'val', 'test'):
+            loader = config.get(f'{part}_dataloader')
+            if not loader or loader.dataset in seen:  # the test is often the validation
+                continue
+            seen.append(loader.dataset)
+            head = config.model.get('head') or {}
+            try:
+                splits.append(read_split(part, loader.dataset, head.get('num_classes')))
+            except ConfigError as error:
+                faults.append(f'{part}_dataloader: {error}')
+    return splits, faults
+
+
+def read_folder(folder: Path) -> list[Split]:
+    """Class folders of images, split as ``tools/train.py --data`` splits them.
+
+    Raises:
+        ConfigError: If there are no such folders.
+    """
+    names, *parts = find_parts(folder)
+    return [
+        Split(
+            title,
+            len(part.images),
+            [str(part.root / image) for image, _ in part.images],
+            [label for _, label in part.images],
+            len(names),
+        )
+        for title, part in zip(('train', 'val'), parts, strict=True)
+    ]
 
 
 def read_coco(root: Path, split: str) -> Split:
@@ -155,15 +219,16 @@ def file_faults(files: Sequence[str], quick: bool, console: Console) -> list[str
     return faults
 
 
-def label_faults(split: Split, official: int, subset: bool) -> list[str]:
-    """What is wrong with the numbers of a split."""
-    wrong = sorted({label for label in split.labels if not 0 <= label < split.classes})
+def label_faults(split: Split, official: int | None, subset: bool) -> list[str]:
+    """What is wrong with the numbers of a split; ``official`` is None for a set of one's own."""
+    lowest = -1 if official is None else 0  # unlabelled images are no fault of a set of one's own
+    wrong = sorted({label for label in split.labels if not lowest <= label < split.classes})
     faults = [f'{split.name}: labels {wrong[:5]} are not among the {split.classes} classes'] if wrong else []
     if not split.images:
         faults.append(f'{split.name}: no image')
     if subset:
         return faults
-    if split.images != official:
+    if official is not None and split.images != official:
         faults.append(f'{split.name}: {split.images:,} images, but the official set has {official:,}')
     empty = sorted(set(range(split.classes)) - set(split.labels))
     if empty:
@@ -171,10 +236,35 @@ def label_faults(split: Split, official: int, subset: bool) -> list[str]:
     return faults
 
 
+def read(name: str, console: Console) -> tuple[list[Split], list[str], dict[str, int]]:
+    """Splits of what is asked for, what could not be loaded, and the official numbers of images, if there are any.
+
+    Raises:
+        ConfigError: If it is neither a known set nor a folder nor a config.
+    """
+    if name in KNOWN:
+        known = KNOWN[name]
+        root, splits, faults = read_splits(name)
+        console.print(f'{known.title}, expected in {root}:')
+        for line in known.layout.splitlines():
+            console.print(f'    {line}')
+        return splits, faults, dict(zip(('train', 'test'), known.images, strict=True))
+    if Path(name).is_dir():
+        console.print(f'{name}: class folders of images')
+        return read_folder(Path(name)), [], {}
+    if name.endswith('.py') or '::' in name:
+        return *read_config_splits(name), {}
+    near = difflib.get_close_matches(name, KNOWN, 1)
+    raise ConfigError(
+        f'{name} is no folder, no config and no known data set. '
+        + (f'Did you mean {near[0]}?' if near else f'The known ones are {", ".join(KNOWN)}.')
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the report."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument('name', choices=KNOWN, help=f'one of {", ".join(KNOWN)}', metavar='NAME')
+    parser.add_argument('name', help=f'a folder, a config, or one of {", ".join(KNOWN)}', metavar='WHAT')
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--quick', action='store_true', help='only look whether the files exist, open none')
     parser.add_argument('--subset', action='store_true', help='the set may be smaller than the official one')
@@ -182,21 +272,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root
-    known = KNOWN[args.name]
-    root, splits, faults = read_splits(args.name)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f'{known.title}, expected in {root}:')
-    for line in known.layout.splitlines():
-        console.print(f'    {line}')
+    splits, faults, official = read(args.name, console)
     table = Table('split', 'images', 'official', 'classes', 'smallest class', 'median', 'largest')
-    names = dict(zip(('train', 'test'), known.images, strict=True))
     bad: list[str] = []
     for split in splits:
-        official = names['train' if split.name.startswith('train') else 'test']
-        sizes = sorted(Counter(split.labels).values()) or [0]
-        numbers = (split.images, official, len(set(split.labels)), sizes[0], sizes[len(sizes) // 2], sizes[-1])
-        table.add_row(split.name, *(f'{number:,}' for number in numbers))
-        faults += label_faults(split, official, args.subset)
+        expected = official.get('train' if split.name.startswith('train') else 'test')
+        sizes = sorted(Counter(label for label in split.labels if label >= 0).values()) or [0]
+        numbers = (split.images, expected, len(sizes), sizes[0], sizes[len(sizes) // 2], sizes[-1])
+        table.add_row(split.name, *('' if number is None else f'{number:,}' for number in numbers))
+        faults += label_faults(split, expected, args.subset)
         bad += file_faults(split.files, args.quick, console)
     if splits:
         console.print(table)

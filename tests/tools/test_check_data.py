@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 import replicas
+from PIL import Image
+
+from mmcds.core.errors import ConfigError
 
 #: Images and classes of the replicas' training and test split; files that have no class of their own are left out.
 REPLICA = dict(
@@ -24,12 +27,12 @@ def check(tool, capsys):
     def run(name, root, *options):
         status = 0
         try:
-            tool('check_data').main([name, '--data-root', str(root), *options])
+            tool('check_data').main([str(name), '--data-root', str(root), *options])
         except SystemExit as stop:
             status = stop.code
         said = capsys.readouterr().out
-        rows = re.findall(r'^│ (\S+) +' + r'│ ([\d,]+) +' * 6 + '│$', said, re.M)
-        numbers = {row[0]: tuple(int(value.replace(',', '')) for value in row[1:]) for row in rows}
+        rows = re.findall(r'^│ (\S+) +' + r'│ ([\d,]+|) +' * 6 + '│$', said, re.M)
+        numbers = {row[0]: tuple(int(value.replace(',', '') or -1) for value in row[1:]) for row in rows}
         return status, numbers, said
 
     return run
@@ -113,3 +116,52 @@ def test_boxes_of_coco_are_counted_by_category(check, tmp_path):
     assert numbers['val2017'][:2] == (2, 5000)
     (tmp_path / 'coco/val2017/000000000002.jpg').unlink()
     assert f'missing: {tmp_path}/coco/val2017/000000000002.jpg' in check('coco', tmp_path, '--subset')[2]
+
+
+def write_images(root, counts):
+    for name, count in counts.items():
+        for number in range(count):
+            path = root / f'{name}/{number}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (8, 8), (number, 0, 0)).save(path)
+
+
+def test_a_folder_of_ones_own_is_counted_as_it_will_be_split(check, tmp_path):
+    write_images(tmp_path / 'photos', dict(cat=10, dog=5))
+    status, numbers, said = check(tmp_path / 'photos', tmp_path)
+    assert status == 0, said
+    assert numbers == dict(train=(12, -1, 2, 4, 8, 8), val=(3, -1, 2, 1, 2, 2))
+    (tmp_path / 'photos/dog/3.png').write_bytes(b'no image')
+    (tmp_path / 'photos/cat/0.png').write_bytes(b'')
+    status, _, said = check(tmp_path / 'photos', tmp_path)
+    assert status == 1
+    assert 'missing or unreadable files: 2' in said
+    assert 'dog/3.png' in said
+
+
+def test_a_config_is_looked_at_through_its_loaders(check, tmp_path):
+    status, numbers, said = check('mmcds::semi/resnet18w16s_fashion.py', tmp_path)
+    assert status == 0, said
+    assert numbers == dict(train=(5000, -1, 10, 50, 50, 50), val=(2000, -1, 10, 200, 200, 200)), (
+        'labels that are hidden'
+    )
+    write_images(tmp_path / 'set/train', dict(a=4, b=3))
+    write_images(tmp_path / 'set/val', dict(a=2, b=2))
+    config = tmp_path / 'own.py'
+    loader = "dict(dataset=dict(type='CustomDataset', data_root='{}'))"
+    lines = [f'{part}_dataloader = {loader.format(tmp_path / "set" / part)}' for part in ('train', 'val')]
+    config.write_text('\n'.join([*lines, 'model = dict(head=dict(num_classes=3))']))
+    status, numbers, said = check(config, tmp_path)
+    assert status == 1
+    assert numbers == dict(train=(7, -1, 2, 3, 4, 4), val=(4, -1, 2, 2, 2, 2))
+    assert 'train: 1 of 3 classes are empty, such as [2]' in said
+
+
+def test_what_is_none_of_these_is_named(check, tmp_path):
+    with pytest.raises(ConfigError, match=r'imagnet is no folder.*The known ones are fashion'):
+        check('imagnet', tmp_path)
+    with pytest.raises(ConfigError, match='Did you mean flowers'):
+        check('flower', tmp_path)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ConfigError, match='holds 0 folder'):
+        check(tmp_path / 'empty', tmp_path)
