@@ -159,13 +159,7 @@ class TrainingStep:
         return replace(outputs, embeddings={part.name: part.embed(outputs) for part in self.supervisions.parts()})
 
     def step_outputs(
-        self,
-        views: Tensor,
-        labels: Tensor,
-        sample_idx: Tensor | None = None,
-        progress: float = 0.0,
-        num_labelled: int | None = None,
-        **how: Any,
+        self, views: Tensor, labels: Tensor, sample_idx: Tensor | None = None, progress: float = 0.0, **how: Any
     ) -> StepOutputs:
         """Run the network, and the teacher, once on all views.
 
@@ -174,7 +168,6 @@ class TrainingStep:
             labels: Class of every image, -1 where it is unlabelled. (N,), int64.
             sample_idx: Index of every image in its data set. (N,), int64.
             progress: Share of the run that is done.
-            num_labelled: How many images have a label, if that is known.
             **how: Further arguments of the teacher.
 
         Raises:
@@ -193,7 +186,7 @@ class TrainingStep:
                     f'{type(self).__name__}: supervision {part.name!r} needs sample_idx, but the data loader did '
                     'not say it. Keep sample_idx in PackInputs.meta_keys, or pass it to the call.'
                 )
-        outputs = replace(self.run(views, labels, sample_idx, progress), num_labelled=num_labelled)
+        outputs = self.run(views, labels, sample_idx, progress)
         if self.teacher is None:
             return outputs
         return replace(outputs, teacher=self.teacher(views, labels, sample_idx, progress, **how))

@@ -103,15 +103,13 @@ class ContrastiveSupervision(Supervision):
             rows = list(whole.embeddings.split([row.shape[2] for row in rows], 2))
             assert whole.labels is not None
             labels, local, ranks = whole.labels, whole.local, whole.num_ranks
-        weight = self.unlabelled_weight
-        known = None if self.gather else outputs.num_labelled
-        terms = contrast_terms(labels, local, None if weight is None else weight / self.loss.loss_weight, known)
+        factor = self.unlabelled_weight and self.unlabelled_weight / self.loss.loss_weight
+        terms = contrast_terms(labels, local, factor, None if self.gather else outputs.num_labelled)
         values = {}
         for (tap, embeddings), row in zip(own.items(), rows, strict=True):
             for term in terms:
                 chosen = row if term.images is None else row.index_select(1, term.images)
-                options = {} if term.local is None else dict(local=term.local, num_ranks=ranks)
-                loss = self.loss(chosen, term.classes, unit_rows=True, **options)
+                loss = self.loss(chosen, term.classes, local=term.local, num_ranks=ranks, unit_rows=True)
                 values[f'{tap_name(tap)}.{term.name}'] = term.factor * loss
             for key, value in contrast_metrics(embeddings, outputs.labels).items():
                 values[f'{tap_name(tap)}.{key}'] = value

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -215,8 +216,8 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         how = {}
         if self.teacher is not None:
             how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}
-        known = getattr(data_samples, 'num_labelled', None)
-        return self.step_outputs(inputs, labels, sample_idx, run_progress(), known, **how)
+        outputs = self.step_outputs(inputs, labels, sample_idx, run_progress(), **how)
+        return replace(outputs, num_labelled=getattr(data_samples, 'num_labelled', None))
 
     def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
         """Pass rows (M, 3, H, W) through backbone, neck and head."""
