@@ -5,6 +5,8 @@ from mmcds.baselines.auxiliary import AuxiliaryClassifiers
 from mmcds.baselines.cc import CCSupervision
 from mmcds.baselines.crd import CRDSupervision
 from mmcds.baselines.dhm import DHMSupervision
+from mmcds.baselines.dist import DISTSupervision
+from mmcds.baselines.dkd import DKDSupervision
 from mmcds.baselines.dks import DKSSupervision
 from mmcds.baselines.dsn import DSNSupervision
 from mmcds.baselines.fitnet import FitNetSupervision
@@ -13,6 +15,7 @@ from mmcds.baselines.one import ONESupervision
 from mmcds.baselines.rkd import RKDSupervision
 from mmcds.baselines.sp import SPSupervision
 from mmcds.baselines.sskd import RotationSupervision, SSKDSupervision
+from mmcds.baselines.standardized_kd import StandardizedKDSupervision
 
 __all__ = [
     'ATSupervision',
@@ -20,6 +23,8 @@ __all__ = [
     'CCSupervision',
     'CRDSupervision',
     'DHMSupervision',
+    'DISTSupervision',
+    'DKDSupervision',
     'DKSSupervision',
     'DSNSupervision',
     'FitNetSupervision',
@@ -29,4 +34,5 @@ __all__ = [
     'RotationSupervision',
     'SPSupervision',
     'SSKDSupervision',
+    'StandardizedKDSupervision',
 ]

@@ -224,7 +224,7 @@ class CRDSupervision(TeacherSupervision):
         for name in ('student_memory', 'teacher_memory'):
             self.register_buffer(name, torch.empty(0, out_channels))
         self.register_buffer('log_normalisers', torch.full((2,), math.nan))  # of student and teacher anchors
-        self._measured = False
+        self._known_version = -1  # of the normalisers when they were last looked at
 
     def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
@@ -256,7 +256,6 @@ class CRDSupervision(TeacherSupervision):
             found = state_dict.get(prefix + name)
             if found is not None and not len(getattr(self, name)):
                 setattr(self, name, torch.empty_like(found, device=getattr(self, name).device))
-        self._measured = False
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
@@ -279,15 +278,17 @@ class CRDSupervision(TeacherSupervision):
         first = anchors if self.positives == 'instance' else sampler.same_class(anchors)
         index = torch.cat([first[:, None], sampler.negatives(anchors)], 1)
         losses = {}
-        self._measured = self._measured or not bool(self.log_normalisers.isnan().any())  # asked once in a run
+        missing = False
+        if self.log_normalisers._version != self._known_version:  # a GPU is waited for once, not in every step
+            missing = bool(self.log_normalisers.isnan().any())
         for side, name in enumerate(('student', 'teacher')):
             against = memories[1 - side]
-            if not self._measured:
+            if missing:
                 self.log_normalisers[side] = self._normaliser(embedded[side].detach(), against, index)
             losses[f'loss_{name}'] = self.loss_weight * memory_loss(
                 embedded[side], against, index, self.log_normalisers[side], self.temperature
             )
-        self._measured = True
+        self._known_version = self.log_normalisers._version
         self._update(torch.stack(embedded).detach(), anchors)
         return losses
 

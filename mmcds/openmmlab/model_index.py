@@ -18,7 +18,9 @@ COLLECTIONS = {
     'crd': ('CRD', '1910.10699', 'Contrastive Representation Distillation', 'docs/baselines.md'),
     'detection': ('Detection with CDS backbones', '2207.05306', 'Contrastive Deep Supervision', 'docs/detection.md'),
     'dhm': ('DHM', '2003.10739', 'Dynamic Hierarchical Mimicking', 'README.md'),
+    'dist': ('DIST', '2205.10536', 'Knowledge Distillation from A Stronger Teacher', 'docs/baselines.md'),
     'distill': ('Distillation with CDS', '2207.05306', 'Contrastive Deep Supervision', 'docs/semi_and_distill.md'),
+    'dkd': ('DKD', '2203.08679', 'Decoupled Knowledge Distillation', 'docs/baselines.md'),
     'dks': ('DKS', '1906.00675', 'Deeply-supervised Knowledge Synergy', 'README.md'),
     'dsn': ('DSN', '1409.5185', 'Deeply-Supervised Nets', 'README.md'),
     'fitnet': ('FitNet', '1412.6550', 'FitNets: Hints for Thin Deep Nets', 'docs/baselines.md'),
@@ -30,6 +32,12 @@ COLLECTIONS = {
     'simclr': ('SimCLR (mmcds)', '2002.05709', 'A Simple Framework for Contrastive Learning', 'README.md'),
     'sp': ('SP', '1907.09682', 'Similarity-Preserving Knowledge Distillation', 'docs/baselines.md'),
     'sskd': ('SSKD', '2006.07114', 'Knowledge Distillation Meets Self-Supervision', 'docs/baselines.md'),
+    'standardized_kd': (
+        'KD on standardised logits',
+        '2403.01427',
+        'Logit Standardization in Knowledge Distillation',
+        'docs/baselines.md',
+    ),
     'supcon': ('SupCon', '2004.11362', 'Supervised Contrastive Learning', 'README.md'),
 }
 #: Collections that are trained with LARS instead of SGD.
