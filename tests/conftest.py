@@ -59,6 +59,7 @@ SLOW_FILES = (
     'test_safe_checkpoint.py',
     'test_within_epoch.py',
     'test_signals.py',
+    'test_own_data_guide.py',
     'test_untrusted.py',
     'test_batch.py',
     'test_released.py',

@@ -28,6 +28,8 @@ from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
 from mmcds.openmmlab.work_dir import check_work_dir
 
+#: What the kernel sends a process when its parent dies, see prctl(2).
+PR_SET_PDEATHSIG = 1
 OPTIONS_HELP = (
     'override settings of the config, e.g. train_cfg.max_epochs=10 '
     'param_scheduler.0.milestones="[5,8]" model.supervisions.cds.loss.temperature=0.1'
@@ -359,6 +361,7 @@ def run_tool(main: Callable[[], object]) -> None:
     which schedulers understand.
     """
     receive_signals()
+    end_with_launcher()
     try:
         main()
         leave_group()
@@ -374,6 +377,15 @@ def run_tool(main: Callable[[], object]) -> None:
             file=sys.stderr,
         )
         sys.exit(128 + number)
+
+
+def end_with_launcher() -> None:
+    """Let the kernel end this process when torchrun, its parent, is killed; it would wait for the others for ever."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ or sys.platform != 'linux':
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1 and b'torch' not in Path('/proc/1/cmdline').read_bytes():
+        sys.exit('mmcds: torchrun has ended while this process started.')
 
 
 def leave_group() -> None:

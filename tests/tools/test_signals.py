@@ -81,6 +81,25 @@ def test_the_trainings_of_a_sweep_end_with_it(tmp_path, environment):
     assert (first / 'console.log').read_text().splitlines()[-1].startswith('mmcds: stopped by SIGTERM.')
 
 
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the kernel of Linux ends them')
+@pytest.mark.parametrize('moment', ['at the start', 'within the training'])
+def test_a_launcher_that_is_killed_leaves_no_rank(tmp_path, environment, moment):
+    """SIGKILL to torchrun alone, before its ranks have met and while they train."""
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), CONFIG, '2', '--work-dir', str(tmp_path / 'run')]
+    options = ['--cfg-options', *LONG, 'env_cfg.dist_cfg.backend=gloo', 'train_dataloader.num_workers=0']
+    with (tmp_path / 'log').open('w') as log:
+        process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
+        ranks = f'train.py {CONFIG} --launcher pytorch --work-dir {tmp_path}/run'
+
+        def all_started():
+            return sum('torchrun' not in line for line in processes_that_name(ranks)) == 2
+
+        wait_for(all_started if moment == 'at the start' else (tmp_path / 'run/last_checkpoint').exists, process)
+        process.kill()
+        process.wait()
+    assert_none_is_left(ranks)
+
+
 def blocks(language):
     """The blocks of docs/reliability.md in a language."""
     return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'docs/reliability.md').read_text(), re.S)
