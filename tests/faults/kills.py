@@ -3,20 +3,25 @@
 
 python tests/faults/kills.py --kills 20 --methods plain cds crd --workers 0 2 --ranks 1 2 --seed 0
 
-Every training of four short epochs is killed (SIGKILL, the whole group of processes) three times, each time at a
-random moment between its start and its usual end, and then left alone; half of them save a checkpoint before every
+Every training of four short epochs is killed (SIGKILL, the whole group of processes) six times, three times of five at
+a random moment and otherwise while it writes a file or validates, and then left alone; half of them save before every
 step. Weights, optimiser, schedules, averaged weights, best checkpoint, validation records and losses have to be equal
 to the last bit. The status is 1 if anything differs.
 """
 
 import os
 import random
+import runpy
+import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
 import time
+import traceback
 from argparse import ArgumentParser
+from collections import Counter
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -25,14 +30,15 @@ sys.path.insert(0, str(ROOT / 'tests'))
 
 from run_state import same, state_of  # noqa: E402
 
-import mmcds.cli  # noqa: E402, F401
-from mmcds.openmmlab.work_dir import is_intact  # noqa: E402
+import mmcds.cli  # noqa: E402
+import mmcds.openmmlab.runner  # noqa: E402, F401
+from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, is_intact, named_checkpoint  # noqa: E402
 from mmcds.paper import Cell, compose  # noqa: E402
 from mmcds.paper.tables import TAUGHT  # noqa: E402
 
 #: Method, by its name in the tables, or in two forms of semi-supervised training.
 METHODS = ('plain', 'dsn', 'dks', 'dhm', 'cds', 'okd', 'crd', 'cds_distill', 'semi_cds', 'semi_plain')
-KILLS_OF_A_RUN = 3
+KILLS_OF_A_RUN = 6
 EPOCHS, STEPS, BATCH = 4, 12, 16
 
 
@@ -59,28 +65,115 @@ def write_config(method: str, workers: int, file: Path, teacher: Path) -> str:
     return str(file)
 
 
-def command(config: str, folder: Path, ranks: int, minutes: float) -> list[str]:
-    """Return the command line of a training that saves a checkpoint every so many minutes."""
-    start = [sys.executable, 'tools/train.py', config]
-    if ranks > 1:
-        start = ['bash', 'tools/dist_train.sh', config, str(ranks)]
+def arguments(config: str, folder: Path, ranks: int, minutes: float) -> list[str]:
+    """Return the arguments of a training that saves a checkpoint every so many minutes."""
     options = ['--cfg-options', f'default_hooks.checkpoint.minutes={minutes}']
-    return [*start, '--work-dir', str(folder), '--resume', *options]
+    return [config, '--work-dir', str(folder), '--resume', '--launcher', 'pytorch' if ranks > 1 else 'none', *options]
 
 
-def start(line: list[str], log: Path) -> subprocess.Popen:
-    """Start a training in a group of processes of its own."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
-    with log.open('a') as stream:
-        return subprocess.Popen(line, cwd=ROOT, stdout=stream, stderr=stream, env=environment, start_new_session=True)
+def start(arguments: list[str], ranks: int, log: Path) -> int:
+    """Start a training in a group of processes of its own; return the number of the group.
+
+    Its processes are forked from this one, which has imported everything: kills meet trainings, and not imports.
+    """
+    leader = os.fork()
+    if leader:
+        return leader
+    status = 1
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.environ.update(OMP_NUM_THREADS='1')
+        if ranks == 1:
+            status = run(arguments)
+        else:
+            os.environ.update(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
+            children = []
+            for rank in range(ranks):
+                child = os.fork()
+                if not child:
+                    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+                    os._exit(run(arguments))
+                children.append(child)
+            status = max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    finally:
+        os._exit(status)
 
 
-def finish(line: list[str], log: Path) -> float:
+def run(arguments: list[str]) -> int:
+    """Run tools/train.py in this process; return its status."""
+    sys.argv = ['tools/train.py', *arguments]
+    try:
+        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
+    except SystemExit as end:
+        print(end.code or '', flush=True)
+        return int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+    return 0
+
+
+def free_port() -> int:
+    """Return a port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return int(listener.getsockname()[1])
+
+
+def finish(arguments: list[str], ranks: int, log: Path) -> float:
     """Run a training to its end; return its seconds."""
     begin = time.time()
-    if start(line, log).wait():
+    if os.waitpid(start(arguments, ranks, log), 0)[1]:
         sys.exit(f'a training failed; see the end of {log}:\n{log.read_text()[-2000:]}')
     return time.time() - begin
+
+
+def kill(arguments: list[str], ranks: int, log: Path, wait: float, aim: str) -> str | None:
+    """Start a training and kill it; return within what it was killed, or None if it had ended before.
+
+    Args:
+        arguments: Of the training.
+        ranks: Number of its processes.
+        log: File that takes what it prints.
+        wait: Seconds to wait at least.
+        aim: ``'anywhere'``, or within what the next chance is taken: ``'writing'`` or ``'validation'``.
+    """
+    folder = Path(arguments[arguments.index('--work-dir') + 1])
+    before = traces(folder)
+    group, begin = start(arguments, ranks, log), time.time()
+    while time.time() < begin + wait or (aim != 'anywhere' and within(folder, before) != aim):
+        if os.waitpid(group, os.WNOHANG)[0]:
+            return None
+        time.sleep(0.001)
+    os.killpg(group, signal.SIGKILL)
+    os.waitpid(group, 0)
+    return within(folder, before)
+
+
+def traces(folder: Path) -> set[tuple[str, int]]:
+    """Return the files by which :func:`within` sees what a run does, with the times of their last changes."""
+    found = set()
+    for path in (*folder.glob(f'*{PARTIAL}'), *folder.glob(POINTER)):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def within(folder: Path, before: set[tuple[str, int]]) -> str:
+    """Return what a run is doing, or was killed in, by what it has changed in its folder since it started."""
+    names = {name for name, _ in traces(folder) - before}
+    if any(name.endswith(PARTIAL) for name in names):
+        return 'writing'
+    epoch = Path(named_checkpoint(folder)).stem.replace('_', ' ') if POINTER in names else ''
+    validated = folder / VALIDATED
+    if epoch.startswith('epoch') and not (validated.exists() and validated.read_text() == epoch):
+        return 'validation'
+    return 'training'
 
 
 def main() -> int:
@@ -92,7 +185,8 @@ def main() -> int:
     parser.add_argument('--ranks', nargs='+', type=int, default=[1, 2], help='processes of a training (default: 1 2)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
     args = parser.parse_args()
-    moments, kills, wrong, settings = random.Random(args.seed), 0, 0, 0
+    moments, wrong, settings = random.Random(args.seed), 0, 0
+    kills: Counter[str] = Counter()
     kinds = list(product(args.methods, args.workers, args.ranks))
     moments.shuffle(kinds)
     wholes: dict[tuple, tuple[dict, float]] = {}
@@ -100,29 +194,26 @@ def main() -> int:
         log, teacher = Path(scratch, 'log'), Path(scratch, 'teacher')
         if set(args.methods) & set(TAUGHT):
             teacher.mkdir()
-            finish(command(write_config('cds', 0, teacher / 'config.py', teacher), teacher, 1, 15), log)
-        while kills < args.kills:
+            finish(arguments(write_config('cds', 0, teacher / 'config.py', teacher), teacher, 1, 15), 1, log)
+        while kills.total() < args.kills:
             kind = kinds[settings % len(kinds)]
             method, workers, ranks = kind
             settings += 1
             config = write_config(method, workers, Path(scratch, f'{method}-{workers}.py'), teacher)
             if kind not in wholes:
                 folder = Path(scratch, 'whole-' + '-'.join(map(str, kind)))
-                seconds = finish(command(config, folder, ranks, 15), log)
+                seconds = finish(arguments(config, folder, ranks, 15), ranks, log)
                 wholes[kind] = state_of(folder), seconds
             whole, seconds = wholes[kind]
             folder = Path(scratch, f'killed-{settings}')
             minutes = moments.choice([1e-9, 15])  # before every step, where most kills meet a file being written
-            line = command(config, folder, ranks, minutes)
+            line = arguments(config, folder, ranks, minutes)
             for _ in range(KILLS_OF_A_RUN):
-                process = start(line, log)
-                try:
-                    process.wait(moments.uniform(0.3, 1.0) * seconds)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                    kills += 1
-            finish(line, log)
+                aim = moments.choice(['anywhere', 'anywhere', 'anywhere', 'writing', 'validation'])
+                met = kill(line, ranks, log, moments.uniform(0.0, 0.7) * seconds, aim)
+                if met:
+                    kills[met] += 1
+            finish(line, ranks, log)
             state = state_of(folder)
             differ = [key for key in whole if not same(whole[key], state[key])]
             differ += ['a file is not whole'] * (not all(map(is_intact, folder.glob('*.pth'))))
@@ -132,7 +223,9 @@ def main() -> int:
                 f'{method}, {workers} workers, {ranks} ranks, saved {often}: {", ".join(differ) or "equal"}',
                 flush=True,
             )
-    print(f'{kills} kills in {settings} trainings, {settings - wrong} of them equal to the last bit')
+            shutil.rmtree(folder)
+    met = ', '.join(f'{number} in {name}' for name, number in kills.most_common())
+    print(f'{kills.total()} kills ({met}) in {settings} trainings, {settings - wrong} of them equal to the last bit')
     return 1 if wrong else 0
 
 

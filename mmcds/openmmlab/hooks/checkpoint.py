@@ -127,9 +127,9 @@ class SafeCheckpointHook(CheckpointHook):
         """Take up the best checkpoint of a resumed run, and make up the validation that it lacks."""
         super().before_train(runner)
         self._note_saved(runner)
-        found = [] if '://' in str(self.out_dir) else Path(str(self.out_dir)).glob(WITHIN.format('*'))
-        self._within = next((path.name for path in sorted(found, key=step_of, reverse=True)), None)
         self._remote = '://' in str(self.out_dir)
+        found = [] if self._remote else Path(str(self.out_dir)).glob(WITHIN.format('*'))
+        self._within = next((path.name for path in sorted(found, key=step_of, reverse=True)), None)
         if self.save_best:
             for indicator in self.key_indicators:
                 self._take_up_best(runner, indicator)
