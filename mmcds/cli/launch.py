@@ -398,8 +398,11 @@ def leave_group() -> None:
 
 def report_error(error: BaseException) -> None:
     """End the process with one line if the error is one that a user can repair, or a training that went wrong."""
-    if isinstance(error, ConfigError | DivergedError):
-        sys.exit(f'mmcds: error: {error}')
+    if isinstance(error, ConfigError | DivergedError | FileNotFoundError):
+        text, name = str(error), type(error).__name__
+        if text.startswith('Caught '):  # a loading process puts its traceback before what it says
+            text = text.rpartition(f'{name}: ')[2].strip()
+        sys.exit(f'mmcds: error: {text}')
     if isinstance(error, URLError):
         sys.exit(
             f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put the data '

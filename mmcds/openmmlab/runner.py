@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.log import shorten
+from mmcds.openmmlab.shared_memory import fit_workers
 
 #: Names of the hooks that MMEngine registers by itself, and of those that our configs add.
 HOST_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -128,7 +129,7 @@ class Runner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader; see MMEngine.
+        """Build a loader with as many processes as shared memory allows; see MMEngine.
 
         Raises:
             ConfigError: If it has no batch, because all its images are fewer than one.
@@ -142,4 +143,5 @@ class Runner(mmengine.runner.Runner):
                 f'the data set has {images} images, fewer than the {loader.batch_size} of a batch in each of '
                 f'{get_world_size()} process(es), and drop_last leaves them out. Use a smaller batch_size.'
             )
+        fit_workers(loader)
         return loader

@@ -4,6 +4,8 @@ from mmcds.after_import import require
 
 require('mmpretrain', 'openmmlab', __name__)
 
+from pathlib import Path
+
 import cv2
 import mmcv
 import numpy as np
@@ -13,6 +15,19 @@ from mmengine.logging import MMLogger
 from mmpretrain.registry import TRANSFORMS
 
 from mmcds.core.errors import ConfigError
+from mmcds.views.keyed import mix, seed_streams
+
+
+def read_image(path: str, backend_args: dict | None = None) -> tuple[np.ndarray | None, str]:
+    """Return an image file as a uint8 array, BGR if it has colours, or None and why it cannot be read."""
+    try:
+        content = fileio.get(path, backend_args)
+        if not content:
+            return None, 'it is empty'
+        image = mmcv.imfrombytes(content, flag='color_ignore_orientation', backend='cv2')
+        return image, '' if image is not None else 'it cannot be decoded'
+    except (OSError, cv2.error) as error:
+        return None, str(error).strip().splitlines()[-1]
 
 
 @TRANSFORMS.register_module()
@@ -30,14 +45,20 @@ class LoadImage(BaseTransform):
 
     Args:
         array_order: Channel order of colour arrays held by the data set: ``'rgb'`` (CIFAR) or ``'bgr'``.
-        max_unreadable: How many unreadable files each loading process replaces by another random image, each
-            with a warning that names it, before it stops the run. 0, as in test pipelines, stops at the first.
+        max_unreadable: How many unreadable files are replaced by another random image, each with a warning that
+            names it, before the run stops. 0, as in test pipelines, stops at the first.
         backend_args: File backend of :mod:`mmengine.fileio`.
 
+    Attributes:
+        record: Text file of the run that lists the unreadable files, line by line, for all its processes, so that each
+            file counts once; :class:`mmcds.openmmlab.hooks.CheckDataHook` sets it. Without it each process counts.
+
     Raises:
-        ConfigError: If ``array_order`` is unknown, or if an image has neither 1, 3 nor 4 channels.
-        RuntimeError: At the unreadable file after ``max_unreadable``; it lists all of them.
+        ConfigError: If ``array_order`` is unknown, if an image has neither 1, 3 nor 4 channels, or at the unreadable
+            file after ``max_unreadable``; it lists all of them.
     """
+
+    record: Path | None = None
 
     def __init__(self, array_order: str = 'bgr', max_unreadable: int = 0, backend_args: dict | None = None) -> None:
         super().__init__()
@@ -47,6 +68,7 @@ class LoadImage(BaseTransform):
         self.max_unreadable = max_unreadable
         self.backend_args = backend_args
         self.unreadable: list[str] = []
+        self._missed = 0
 
     def transform(self, results: dict) -> dict | None:
         """Return the results with ``img``, or None for an unreadable file that is to be replaced."""
@@ -54,7 +76,12 @@ class LoadImage(BaseTransform):
             return results
         image = results['img'] if 'img' in results else self._read(results['img_path'])
         if image is None:
+            # Streams that begin anew for every image would lead from one unreadable image to the same next one, and
+            # back; so the draw of the next one depends on all that were missed in a row.
+            self._missed = mix(self._missed, np.random.randint(2**31))
+            seed_streams(self._missed)
             return None
+        self._missed = 0
         if image.ndim == 2 or image.shape[2] == 1:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         elif image.shape[2] not in (3, 4):
@@ -88,25 +115,32 @@ class LoadImage(BaseTransform):
         return images[:, 2::-1] if self.array_order == 'rgb' else images[:, :3]
 
     def _read(self, path: str) -> np.ndarray | None:
-        try:
-            image = mmcv.imfrombytes(
-                fileio.get(path, self.backend_args), flag='color_ignore_orientation', backend='cv2'
-            )
-            reason = 'it cannot be decoded'
-        except (OSError, cv2.error) as error:
-            image, reason = None, str(error).strip().splitlines()[-1]
-        if image is None:
-            self.unreadable.append(path)
+        image, reason = read_image(path, self.backend_args)
+        if image is None and self._note(path):
             if len(self.unreadable) > self.max_unreadable:
-                raise RuntimeError(
-                    f'LoadImage: cannot read {path} ({reason}). Unreadable so far: {self.unreadable}; allowed: '
-                    f'{self.max_unreadable}. Repair or remove these files, or raise max_unreadable.'
+                raise ConfigError(
+                    f'LoadImage: cannot read {path} ({reason}). Unreadable so far: {", ".join(self.unreadable)}; '
+                    f'allowed: {self.max_unreadable}. Repair or remove these files, or raise max_unreadable.'
                 )
             MMLogger.get_current_instance().warning(
                 f'LoadImage: cannot read {path} ({reason}); another image takes its place '
                 f'({len(self.unreadable)} of {self.max_unreadable} allowed).'
             )
         return image
+
+    def _note(self, path: str) -> bool:
+        """Add a file to those that cannot be read; return whether it counts, which one that is allowed does once."""
+        name = path.replace('\n', ' ')
+        if self.record is not None:
+            listed = self.record.read_text() if self.record.is_file() else ''
+            self.unreadable = list(dict.fromkeys(listed.splitlines()))
+        known = name in self.unreadable
+        if not known:
+            self.unreadable.append(name)
+            if self.record is not None:
+                with self.record.open('a') as file:  # one short write, which the system appends whole
+                    file.write(f'{name}\n')
+        return not known or len(self.unreadable) > self.max_unreadable
 
     def __repr__(self) -> str:
         return f'LoadImage(array_order={self.array_order!r}, max_unreadable={self.max_unreadable})'

@@ -62,8 +62,10 @@ def test_unreadable_files_are_replaced_up_to_the_threshold_then_stop(tmp_path):
     load = LoadImage(max_unreadable=2)
     assert load(dict(img_path=str(tmp_path / 'broken.jpg'))) is None
     assert load(dict(img_path=str(tmp_path / 'absent.jpg'))) is None
-    with pytest.raises(RuntimeError, match=r'cannot read .*broken\.jpg \(it cannot be decoded\).*absent\.jpg'):
-        load(dict(img_path=str(tmp_path / 'broken.jpg')))
+    assert load(dict(img_path=str(tmp_path / 'broken.jpg'))) is None, 'a file counts once'
+    (tmp_path / 'empty.jpg').write_bytes(b'')
+    with pytest.raises(ConfigError, match=r'cannot read .*empty\.jpg \(it is empty\).*absent\.jpg.*: 2'):
+        load(dict(img_path=str(tmp_path / 'empty.jpg')))
 
 
 def test_a_dataset_replaces_an_unreadable_file_by_another_image(tmp_path, colours):

@@ -1,8 +1,13 @@
 """Stop a run that cannot be right before its first iteration, or before it reports a number."""
 
+import os
 from collections.abc import Sized
-from typing import cast
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -12,7 +17,14 @@ from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import check_architecture, model_state
+from mmcds.views.keyed import pipelines
+from mmcds.views.loading import LoadImage, read_image
 from mmcds.views.multi_view import MultiViewTransform, pipeline_steps
+
+#: File in the folder of a training that lists the images which it could not read.
+UNREADABLE = 'unreadable_images.txt'
+#: Threads that read images, in all ranks of a machine together.
+READERS = 32
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -20,13 +32,33 @@ def bare_model(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
+def image_files(dataset: Any) -> tuple[list[str], dict | None]:
+    """Return the image files of a data set, and the file backend of the step that reads them."""
+    if not hasattr(dataset, 'get_data_info'):
+        return [], None
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    files = list(dict.fromkeys(info['img_path'] for info in infos if 'img_path' in info and 'img' not in info))
+    steps = (step for pipeline in pipelines(dataset) for step in getattr(pipeline, 'transforms', ()))
+    return files, next((step.backend_args for step in steps if hasattr(step, 'backend_args')), None)
+
+
+def _reason(path: str, settings: dict | None) -> str:
+    """Return why an image cannot be read; nothing if it can."""
+    return read_image(path, settings)[1]
+
+
 @HOOKS.register_module()
 class CheckDataHook(Hook):
-    """Compare the data sets with the model.
+    """Compare the data sets with the model, and read all validation images once before a training begins.
+
+    An unreadable training image is replaced by another one, up to a number (``LoadImage``); the files are listed in
+    ``unreadable_images.txt`` of the work dir, and each counts once, over all epochs, loading processes and ranks.
+    A validation image must not be replaced, so it is better found now than after an epoch.
 
     Raises:
         ConfigError: If a data set is empty or has another number of classes than the head, if the pipeline
-            delivers fewer views than the supervisions need, or if a batch of one image would meet BatchNorm.
+            delivers fewer views than the supervisions need, if a batch of one image would meet BatchNorm, or if a
+            validation image cannot be read.
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -38,6 +70,39 @@ class CheckDataHook(Hook):
                 if name == 'train':
                     self._check_batches(loop.dataloader, bare_model(runner))
         self._compare_classes(runner)
+        if runner._train_loop is not None:
+            self._record_unreadable(runner)
+            self._read_validation(runner)
+
+    def _record_unreadable(self, runner: Runner) -> None:
+        """Let all processes that load training images count the unreadable ones in one file."""
+        record = Path(runner.work_dir, UNREADABLE).resolve()
+        if is_main_process() and not runner._resume:
+            record.unlink(missing_ok=True)
+        for pipeline in pipelines(runner.train_loop.dataloader.dataset):
+            for step in getattr(pipeline, 'transforms', ()):
+                if isinstance(step, LoadImage):
+                    step.record = record
+
+    def _read_validation(self, runner: Runner) -> None:
+        """Read the validation images, each rank its share, unless a run goes on that has done so."""
+        if runner._val_loop is None or runner._resume:
+            return
+        files, settings = image_files(runner.val_loop.dataloader.dataset)
+        ours = files[get_rank() :: get_world_size()]
+        if len(files) >= 5000:
+            runner.logger.info(f'Reading all {len(files):,} validation images once.')
+        threads = max(1, min(READERS, os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+        with ThreadPoolExecutor(threads) as pool:
+            reasons = pool.map(partial(_reason, settings=settings), ours)
+            found = [(path, reason) for path, reason in zip(ours, reasons, strict=True) if reason]
+        bad = sorted(pair for rank in all_gather_object(found) for pair in rank)
+        if bad:
+            first = ', '.join(f'{path} ({reason})' for path, reason in bad[:5])
+            raise ConfigError(
+                f'val_dataloader: {len(bad)} of {len(files)} images cannot be read: {first}'
+                f'{", ..." if bad[5:] else ""}. Repair or remove them; the validation would stop there.'
+            )
 
     def _compare_classes(self, runner: Runner) -> None:
         """Refuse validation images whose classes have other names than those of the training."""
