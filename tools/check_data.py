@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmcds.cli.launch import read_config, run_tool
+from mmcds.cli.launch import positive, read_config, run_tool
 from mmcds.cli.own_data import find_parts
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.runner import build_dataset, inner_dataset
@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     parser.add_argument('--quick', action='store_true', help='only look whether the files exist, open none')
     parser.add_argument('--subset', action='store_true', help='the set may be smaller than the official one')
-    parser.add_argument('--show', type=int, default=20, metavar='N', help='files to name at most (default: 20)')
+    parser.add_argument('--show', type=positive, default=20, metavar='N', help='files to name at most (default: 20)')
     args = parser.parse_args(argv)
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root

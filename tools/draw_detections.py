@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--out', type=output_file(*PICTURES), default='detections.png', help='picture to write')
     args = parser.parse_args(argv)
     config = load_config(args)
+    if config.get('default_scope') != 'mmdet':
+        raise ConfigError(f'{args.config} describes a {config.model.type}, which is no detector and finds no boxes.')
     check_data_root(config, ('test_dataloader',))
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         dataset = DATASETS.build(config.test_dataloader.dataset)

@@ -82,7 +82,7 @@ def batches(images: Sequence[str], pipeline: Compose, size: int, bad: list[str])
     for name in images:
         try:
             sample = pipeline(dict(img_path=name, sample_idx=0))
-        except RuntimeError:  # what LoadImage raises
+        except ConfigError:  # what LoadImage raises
             bad.append(name)
             continue
         if samples and (len(samples) == size or sample['inputs'].shape != samples[0]['inputs'].shape):
@@ -102,7 +102,8 @@ def probabilities(model: nn.Module, batch: dict) -> Tensor:
 
 def class_names(checkpoint: dict, classes: int) -> tuple[str, ...]:
     """Return the names that the training data had, or numbers where it had none."""
-    names = tuple((checkpoint['meta'].get('dataset_meta') or {}).get('classes') or ())
+    data = checkpoint['meta'].get('dataset_meta')
+    names = tuple((data.get('classes') if isinstance(data, dict) else None) or ())
     return names if len(names) == classes else tuple(map(str, range(classes)))
 
 

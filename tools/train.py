@@ -21,7 +21,6 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS, DefaultScope
 
-from mmcds.cli.check_config import check_config
 from mmcds.cli.launch import (
     add_common_arguments,
     add_step_arguments,
@@ -176,7 +175,6 @@ def main(argv: list[str] | None = None) -> Runner:
     config = load_config(args)
     with only_training(config.work_dir) if is_first_process() else nullcontext():
         merge_train_arguments(config, args)
-        check_config(config)
         set_loader_defaults(config)
         check_data_root(config, ('train_dataloader', 'val_dataloader'))
         with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):

@@ -2,9 +2,16 @@
 
 import contextlib
 import io
+import os
 import sys
 
 from mmcds.after_import import require
+
+#: How often a thread of the CPU looks whether the others are ready before it sleeps: 10 to 50 microseconds. libgomp's
+#: own number is thirty times as high, which on a shared machine takes the time of those that are waited for.
+SPINS = '10000'
+if not {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'} & os.environ.keys():
+    os.environ['GOMP_SPINCOUNT'] = SPINS  # read when PyTorch is loaded
 
 try:
     for _package in ('mmengine', 'mmcv', 'mmpretrain', 'rich'):

@@ -11,6 +11,8 @@ from typing import Any
 import mmengine.runner
 from mmengine.config import Config
 
+from mmcds.cli.check_structure import check_structure
+from mmcds.cli.check_values import check_number, check_whole
 from mmcds.core.errors import ConfigError
 
 #: Settings that earlier versions of OpenMMLab had at the top of a config; MMEngine ignores them.
@@ -54,9 +56,12 @@ def check_config(config: Config) -> None:
         ConfigError: Naming the setting, its value and the fix.
     """
     check_names(config)
+    check_structure(config)
     check_lengths(config.get('train_cfg') or {})
     check_optimiser(config.get('optim_wrapper') or {})
     check_schedules(config.get('param_scheduler') or ())
+    check_colours(config.get('data_preprocessor') or {})
+    check_topk(config)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         check_loader(name, config.get(name) or {})
     seed = (config.get('randomness') or {}).get('seed')
@@ -107,29 +112,11 @@ def check_options(config: Config, options: Mapping[str, Any]) -> None:
         )
 
 
-def is_number(value: object) -> bool:
-    """Return whether something is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_number(name: str, value: object, low: float, high: float, what: str, exclusive: bool = False) -> None:
-    """Refuse what is no number between two limits; ``what`` describes those that are allowed."""
-    if not is_number(value) or not low <= value <= high or (exclusive and value == low):  # type: ignore[operator]
-        raise ConfigError(f'{name} is {value!r}. Set it to {what}.')
-
-
-def check_whole(name: str, value: object, low: int, high: float = math.inf) -> None:
-    """Refuse what is no whole number between two limits."""
-    if not is_number(value) or int(value) != value or not low <= value <= high:  # type: ignore[call-overload,operator]
-        above = 'on' if high == math.inf else f'to {high}'
-        raise ConfigError(f'{name} is {value!r}. Set it to a whole number from {low} {above}.')
-
-
 def check_lengths(train: Mapping[str, Any]) -> None:
     """Refuse a training of no epochs, and a validation every no epochs."""
     for name in ('max_epochs', 'max_iters', 'val_interval'):
         if train.get(name) is not None:
-            check_whole(f'train_cfg.{name}', train[name], 1)
+            check_whole(f'train_cfg.{name}', train[name], 1, 10**9 if name == 'max_iters' else 10**5)
 
 
 def check_optimiser(wrapper: Mapping[str, Any]) -> None:
@@ -146,6 +133,31 @@ def check_optimiser(wrapper: Mapping[str, Any]) -> None:
         if name in ('max_norm', 'clip_value'):
             check_number(f'optim_wrapper.clip_grad.{name}', value, 0, math.inf, 'a number above 0', True)
     check_whole('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), 1)
+
+
+def check_colours(preprocessor: Mapping[str, Any]) -> None:
+    """Refuse means and deviations of the channels with which images cannot be normalised."""
+    lengths = {name: preprocessor[name] for name in ('mean', 'std') if preprocessor.get(name) is not None}
+    for name, values in lengths.items():
+        if not isinstance(values, Sequence) or isinstance(values, str) or len(values) not in (1, 3):
+            raise ConfigError(f'data_preprocessor.{name} is {values!r}. Set it to a number for each of 3 channels.')
+        for value in values:
+            low = 1e-9 if name == 'std' else -math.inf
+            check_number(f'data_preprocessor.{name}', value, low, math.inf, 'numbers, those of std above 0')
+    if len(lengths) == 1:
+        raise ConfigError(f'data_preprocessor has {next(iter(lengths))} alone. Give mean and std, or neither.')
+
+
+def check_topk(config: Config) -> None:
+    """Refuse an accuracy among more classes than there are."""
+    classes = (config.model.get('head') or {}).get('num_classes')
+    for name in ('val_evaluator', 'test_evaluator'):
+        found = config.get(name) or ()
+        for each in [found] if isinstance(found, Mapping) else found:
+            topk = each.get('topk') if isinstance(each, Mapping) else None
+            largest = max(topk, default=1) if isinstance(topk, Sequence) else topk
+            if isinstance(classes, int) and isinstance(largest, int) and largest > classes:
+                raise ConfigError(f'{name}.topk is {topk}, but head.num_classes is {classes}. Ask for fewer.')
 
 
 def numbers_in(value: object, name: str) -> Iterator[tuple[str, float]]:
@@ -166,7 +178,16 @@ def check_schedules(schedules: Mapping | Sequence) -> None:
         if not math.isfinite(value) and not name.endswith('.end'):
             raise ConfigError(f'{name} is {value!r}. Set it to a finite number.')
     for place, each in enumerate(schedules if isinstance(schedules, Sequence) else [schedules]):
-        begin, end = (each.get('begin', 0), each.get('end')) if isinstance(each, Mapping) else (0, None)
+        begin, end = each.get('begin', 0), each.get('end')
+        for key in ('eta_min', 'start_factor', 'end_factor', 'gamma', 'factor', 'power'):
+            if each.get(key) is not None:
+                check_number(f'param_scheduler.{place}.{key}', each[key], 0, 100, 'a number from 0 to 100')
+        for key in ('begin', 'end'):
+            if each.get(key) is not None and each[key] != math.inf:
+                check_whole(f'param_scheduler.{place}.{key}', each[key], 0)
+        for key in ('by_epoch', 'convert_to_iter_based'):
+            if not isinstance(each.get(key, False), bool):
+                raise ConfigError(f'param_scheduler.{place}.{key} is {each[key]!r}. Set it to True or False.')
         if end is not None and end <= begin:
             raise ConfigError(f'param_scheduler.{place} begins at {begin} and ends at {end}. Let it end later.')
 

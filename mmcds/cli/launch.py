@@ -6,8 +6,9 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,17 +18,21 @@ import torch.distributed
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.config.utils import ConfigParsingError
 from mmengine.hub import get_config
+from mmengine.registry.build_functions import build_from_cfg, build_scheduler_from_cfg
 from rich.console import Console
 from rich.table import Table
 
-from mmcds.cli.check_config import check_options
+from mmcds.cli.check_config import check_config, check_options
 from mmcds.core.errors import ConfigError, DivergedError
+from mmcds.core.registry import Registry
 from mmcds.openmmlab.colors import place_colors
 from mmcds.openmmlab.hooks.stop import Stopped, receive_signals, received
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
 from mmcds.openmmlab.work_dir import check_work_dir
 
+#: Environment variable that shows where errors come from which are otherwise told in one line.
+TRACEBACK = 'MMCDS_TRACEBACK'
 #: What the kernel sends a process when its parent dies, see prctl(2).
 PR_SET_PDEATHSIG = 1
 OPTIONS_HELP = (
@@ -50,6 +55,14 @@ def seed_number(text: str) -> int:
     return int(text)
 
 
+#: What each launcher tells its processes.
+LAUNCHERS = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+}
+#: Functions that build objects from their settings.
+BUILDERS = {build_from_cfg.__code__, build_scheduler_from_cfg.__code__, Registry.build.__code__}
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -258,10 +271,19 @@ def load_config(args: Namespace) -> Config:
         raise ConfigError(
             f'{args.config} needs MMDetection, which is not installed: pip install onedl-mmdetection (not mmdet).'
         ) from error
+    lacking = [name for name in LAUNCHERS.get(args.launcher, ()) if name not in os.environ]
+    if lacking:
+        raise ConfigError(
+            f'--launcher {args.launcher}: {lacking[0]} is not set, so nothing has started this process as one of '
+            'several. Use tools/dist_train.sh or tools/slurm_train.sh, or leave --launcher out.'
+        )
     config.launcher = args.launcher
     if args.cfg_options is not None:
         check_options(config, args.cfg_options)
-        config.merge_from_dict(args.cfg_options)
+        merge_options(config, args.cfg_options)
+    check_config(config)
+    if args.data_root is not None and not reads_below(config, args.data_root):
+        print(f'mmcds: --data-root {args.data_root} changes nothing: the config reads no data below it.')
     if args.work_dir is not None:
         config.work_dir = args.work_dir
     elif config.get('work_dir') is None:
@@ -273,6 +295,30 @@ def load_config(args: Namespace) -> Config:
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         use_cpu_processes(config)
     return config
+
+
+def reads_below(value: Any, folder: str) -> bool:
+    """Return whether a config names a path below a folder."""
+    if isinstance(value, str):
+        return f'{value}/'.startswith(f'{folder.rstrip("/")}/')
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(reads_below(each, folder) for each in inner)
+
+
+def merge_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Write options of the command line into a config.
+
+    Raises:
+        ConfigError: Naming the option that leads into something which is neither a dict nor a list of dicts.
+    """
+    for name, value in options.items():
+        try:
+            config.merge_from_dict({name: value})
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f'--cfg-options {name}={value!r:.60} does not fit the config ({reason_of(error)}). Set the whole '
+                'dict or list in a config of your own.'
+            ) from error
 
 
 def is_first_process() -> bool:
@@ -368,7 +414,8 @@ def run_tool(main: Callable[[], object]) -> None:
     except (Stopped, Exception) as error:
         number = received()
         if number is None:
-            report_error(error)
+            if not os.environ.get(TRACEBACK):
+                report_error(error)
             raise
         # what fails after a signal, such as a loading process that got it too, fails because of it
         name = signal.Signals(number).name
@@ -408,3 +455,26 @@ def report_error(error: BaseException) -> None:
             f'mmcds: error: the data set is not in its folder and cannot be downloaded ({error.reason}). Put the data '
             'there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
         )
+    for settings in being_built(error):
+        kind = settings.get('type', 'an object without a type') if isinstance(settings, Mapping) else repr(settings)
+        others = {key: value for key, value in settings.items() if key != 'type'} if kind != repr(settings) else {}
+        text = ', '.join(f'{key}={value!r:.60}' for key, value in others.items())
+        sys.exit(
+            f'mmcds: error: {kind} cannot be built from {text or "nothing"}: {reason_of(error)}. Correct the config; '
+            f'{TRACEBACK}=1 shows where this comes from.'
+        )
+
+
+def being_built(error: BaseException) -> list[Any]:
+    """Return the settings of what a registry was building when an error came up; nothing if it built nothing then."""
+    found = []
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code in BUILDERS:
+            found = [frame.f_locals.get('cfg', frame.f_locals.get('config'))]
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says; an assertion without words says what it checks."""
+    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split()).rstrip('.')
+    return text or f'{traceback.extract_tb(error.__traceback__)[-1].line} does not hold'

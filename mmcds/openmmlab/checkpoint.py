@@ -56,7 +56,7 @@ def model_state(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, or of a bare state dict, without the prefix of a distributed wrapper.
 
     Raises:
-        ConfigError: If there are none, or if they are not finite.
+        ConfigError: If there are none, or if they are complex or not finite.
     """
     found = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     tensors = found.items() if isinstance(found, Mapping) else ()
@@ -67,8 +67,29 @@ def model_state(checkpoint: Any, source: str) -> dict[str, Tensor]:
     return state
 
 
+def check_training_state(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Refuse a checkpoint from which a training cannot go on.
+
+    Raises:
+        ConfigError: If the state of the optimiser or the numbers of the epoch and the step are missing.
+    """
+    if not {'optimizer', 'message_hub'} <= checkpoint.keys():
+        raise ConfigError(
+            f'{source} holds weights and no state of the optimiser, so a training cannot go on from it. Resume '
+            f'from epoch_N.pth, or start a training from these weights: --cfg-options load_from={source}.'
+        )
+    meta = checkpoint.get('meta')
+    numbers = [meta.get(name) for name in ('epoch', 'iter')] if isinstance(meta, Mapping) else [None]
+    parts = [checkpoint['optimizer'], checkpoint['message_hub']]
+    if not all(isinstance(each, int) for each in numbers) or not all(isinstance(each, Mapping) for each in parts):
+        raise ConfigError(
+            f'{source} is damaged: it does not say at which step its training was, or what its optimiser had. Resume '
+            'from another checkpoint.'
+        )
+
+
 def check_finite(state: Mapping[str, Tensor], source: str | Path, what: str) -> None:
-    """Refuse weights that are not finite.
+    """Refuse weights that are complex or not finite.
 
     Args:
         state: The tensors.
@@ -78,6 +99,9 @@ def check_finite(state: Mapping[str, Tensor], source: str | Path, what: str) -> 
     Raises:
         ConfigError: Naming the first of them.
     """
+    odd = [key for key, value in state.items() if value.is_complex()]
+    if odd:
+        raise ConfigError(f'{source}: {odd[0]} holds complex numbers, which are no weights. Name another file.')
     bad = not_finite(state)
     if bad:
         raise ConfigError(

@@ -99,7 +99,7 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         pretrained: str | None = None,
         train_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         _check_parts(head, train_cfg, frozen)
         built = Supervisions({name: config for name, config in (supervisions or {}).items() if config})

@@ -29,10 +29,13 @@ def select_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:
     ``ema_state_dict`` the raw ones.
 
     Raises:
-        ConfigError: If the raw weights are asked for and no EMA was used.
+        ConfigError: If there are none, or if the raw weights are asked for and no EMA was used.
     """
     if ema:
-        return checkpoint['state_dict']
+        weights = checkpoint.get('state_dict')
+        if not isinstance(weights, dict):
+            raise ConfigError('the checkpoint holds no weights (state_dict). Name another file.')
+        return {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     if 'ema_state_dict' not in checkpoint:
         raise ConfigError(
             'export with ema=False (--no-ema): the checkpoint was trained without EMAHook and holds '

@@ -110,7 +110,12 @@ class Runner(mmengine.runner.Runner):
         """
         hooks = hooks or {}
         for name in hooks:
-            if hooks[name] is None and name not in HOST_HOOKS + OUR_HOOKS:
+            if name in HOST_HOOKS + OUR_HOOKS:
+                continue
+            near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1, 0.8)
+            if near and hooks[name] is not None:
+                raise ConfigError(f'default_hooks.{name} is no hook that configs have. Did you mean {near[0]}?')
+            if hooks[name] is None:
                 near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1)
                 raise ConfigError(
                     f'default_hooks.{name} is None, but there is no hook of this name to leave out. '

@@ -14,6 +14,7 @@ import ast
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mmengine.logging import print_log
 from mmengine.logging.history_buffer import HistoryBuffer
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.work_dir import is_intact
 
 #: Environment variable that lets every file be read; inherited by the processes of a training.
 TRUST = 'MMCDS_TRUST_CHECKPOINT'
@@ -111,6 +113,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu', **_: Any) -> An
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f'checkpoint {path} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    if zipfile.is_zipfile(file) and not is_intact(file):
+        raise ConfigError(f'{path} is damaged: a checksum in it does not fit. Name an intact file.')
     return _read(lambda **options: torch.load(file, **options), str(path), map_location=map_location)
 
 

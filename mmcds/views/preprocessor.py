@@ -69,8 +69,10 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         """Normalise one batch; see the class for the shapes.
 
         Raises:
-            ConfigError: If a label lies outside [-1, num_classes).
+            ConfigError: If a label lies outside [-1, num_classes), or there are no images in the batch.
         """
+        if 'inputs' not in data:
+            raise ConfigError('the pipeline packs no inputs. End it with PackViews, PackSample or PackInputs.')
         samples, inputs = data.get('data_samples'), data['inputs']
         if samples is not None:
             self._check_labels(samples)

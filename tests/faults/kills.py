@@ -11,30 +11,26 @@ to the last bit. The status is 1 if anything differs.
 
 import os
 import random
-import runpy
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
-import traceback
 from argparse import ArgumentParser
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'tests'))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from run_state import same, state_of  # noqa: E402
+from faults.forked import run, start
+from run_state import same, state_of
 
-import mmcds.cli  # noqa: E402
-import mmcds.openmmlab.runner  # noqa: E402, F401
-from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, is_intact, named_checkpoint  # noqa: E402
-from mmcds.paper import Cell, compose  # noqa: E402
-from mmcds.paper.tables import TAUGHT  # noqa: E402
+from mmcds.openmmlab.work_dir import PARTIAL, POINTER, VALIDATED, is_intact, named_checkpoint
+from mmcds.paper import Cell, compose
+from mmcds.paper.tables import TAUGHT
 
 #: Method, by its name in the tables, or in two forms of semi-supervised training.
 METHODS = ('plain', 'dsn', 'dks', 'dhm', 'cds', 'okd', 'crd', 'cds_distill', 'semi_cds', 'semi_plain')
@@ -71,64 +67,10 @@ def arguments(config: str, folder: Path, ranks: int, minutes: float) -> list[str
     return [config, '--work-dir', str(folder), '--resume', '--launcher', 'pytorch' if ranks > 1 else 'none', *options]
 
 
-def start(arguments: list[str], ranks: int, log: Path) -> int:
-    """Start a training in a group of processes of its own; return the number of the group.
-
-    Its processes are forked from this one, which has imported everything: kills meet trainings, and not imports.
-    """
-    leader = os.fork()
-    if leader:
-        return leader
-    status = 1
-    try:
-        os.setsid()
-        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.environ.update(OMP_NUM_THREADS='1')
-        if ranks == 1:
-            status = run(arguments)
-        else:
-            os.environ.update(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
-            children = []
-            for rank in range(ranks):
-                child = os.fork()
-                if not child:
-                    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-                    os._exit(run(arguments))
-                children.append(child)
-            status = max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-    finally:
-        os._exit(status)
-
-
-def run(arguments: list[str]) -> int:
-    """Run tools/train.py in this process; return its status."""
-    sys.argv = ['tools/train.py', *arguments]
-    try:
-        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
-    except SystemExit as end:
-        print(end.code or '', flush=True)
-        return int(bool(end.code))
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-    return 0
-
-
-def free_port() -> int:
-    """Return a port that no process listens on."""
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return int(listener.getsockname()[1])
-
-
 def finish(arguments: list[str], ranks: int, log: Path) -> float:
     """Run a training to its end; return its seconds."""
     begin = time.time()
-    if os.waitpid(start(arguments, ranks, log), 0)[1]:
+    if os.waitpid(start(partial(run, 'train', arguments), ranks, log), 0)[1]:
         sys.exit(f'a training failed; see the end of {log}:\n{log.read_text()[-2000:]}')
     return time.time() - begin
 
@@ -145,7 +87,7 @@ def kill(arguments: list[str], ranks: int, log: Path, wait: float, aim: str) -> 
     """
     folder = Path(arguments[arguments.index('--work-dir') + 1])
     before = traces(folder)
-    group, begin = start(arguments, ranks, log), time.time()
+    group, begin = start(partial(run, 'train', arguments), ranks, log), time.time()
     while time.time() < begin + wait or (aim != 'anywhere' and within(folder, before) != aim):
         if os.waitpid(group, os.WNOHANG)[0]:
             return None

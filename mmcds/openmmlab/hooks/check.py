@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.checkpoint import check_architecture, model_state
+from mmcds.openmmlab.checkpoint import check_architecture, check_training_state, model_state
 from mmcds.views.keyed import pipelines
 from mmcds.views.loading import LoadImage, read_image
 from mmcds.views.multi_view import MultiViewTransform, pipeline_steps
@@ -167,22 +167,21 @@ class CheckCheckpointHook(Hook):
     training that starts from ``load_from`` needs the whole backbone; another head is allowed and logged.
 
     Raises:
-        ConfigError: If tensors are missing or have another shape.
+        ConfigError: If tensors are missing or have another shape, or a training cannot go on from it.
     """
+
+    priority = 'VERY_HIGH'  # before other hooks use what the checkpoint holds
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before MMEngine loads."""
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume
+        source = runner._load_from or 'the checkpoint'
+        if resuming:
+            check_training_state(checkpoint, source)
         if not resuming:
             wanted = {key: value for key, value in wanted.items() if not key.startswith('supervisions.')}
         prefix = 'backbone.' if training and not resuming else ''
-        source = runner._load_from or 'the checkpoint'
         state = model_state(checkpoint, source)
-        if resuming and not {'optimizer', 'message_hub'} <= checkpoint.keys():
-            raise ConfigError(
-                f'{source} holds weights and no state of the optimiser, so a training cannot go on from it. Resume '
-                f'from epoch_N.pth, or start a training from these weights: --cfg-options load_from={source}.'
-            )
         check_architecture(wanted, state, source, prefix)

@@ -1,5 +1,6 @@
 """Checkpoints that no kill and no full disk can take away, and validations that are made up after one."""
 
+import inspect
 import re
 import time
 from collections import deque
@@ -70,6 +71,14 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, minutes: float | None = 15, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        unknown = set(self.args) - set(inspect.signature(Runner.save_checkpoint).parameters)
+        if unknown:
+            raise ConfigError(f'default_hooks.checkpoint: SafeCheckpointHook has no keyword {sorted(unknown)[0]!r}.')
+        if not isinstance(self.interval, int) or self.interval < -1 or not self.interval:
+            raise ConfigError(
+                f'default_hooks.checkpoint.interval is {self.interval!r}. Set it to a whole number from 1 '
+                'on, or to -1 for no checkpoint but the last.'
+            )
         if minutes is not None and not minutes > 0:
             raise ConfigError(f'default_hooks.checkpoint.minutes is {minutes}; give a positive number, or None.')
         self.minutes = minutes

@@ -301,6 +301,7 @@ def test_validation_images_of_other_classes_are_refused(tool, tmp_path):
     config.write_text(
         "_base_ = 'mmcds::plain/resnet18w16_fashion.py'\n"
         'model = dict(head=dict(num_classes=3))\ndata_preprocessor = dict(num_classes=3)\n'
+        'val_evaluator = test_evaluator = dict(topk=(1,))\n'
         + ''.join(
             f'{part}_dataloader = dict(dataset={data.format(str(tmp_path / part), "LoadImageFromFile")})\n'
             for part in ('train', 'val')
