@@ -20,7 +20,7 @@ import os
 import shutil
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -242,14 +242,13 @@ class Line:
     adjusted: float = 1.0
 
     @property
-    def better(self) -> bool:
-        """Return whether the study calls the arm better than the reference."""
-        return self.difference is not None and self.difference.mean > 0 and self.adjusted < 0.05
-
-    @property
-    def worse(self) -> bool:
-        """Return whether the study calls the arm worse than the reference."""
-        return self.difference is not None and self.difference.mean < 0 and self.adjusted < 0.05
+    def verdict(self) -> str:
+        """Return what the study says of the arm beside the reference; nothing of the reference itself."""
+        if self.difference is None:
+            return ''
+        if self.adjusted >= 0.05:
+            return 'no difference found'
+        return 'better' if self.difference.mean > 0 else 'worse'
 
 
 def lines_of(point: Point, results: Results) -> list[Line]:
@@ -275,9 +274,7 @@ def lines_of(point: Point, results: Results) -> list[Line]:
     adjusted = dict(zip((line.arm.name for line in others), holm([each.p for each in compared]), strict=True))
     differences = dict(zip(adjusted, compared, strict=True))
     return [
-        line
-        if name == REFERENCE
-        else Line(**{**vars(line), 'difference': differences[name], 'adjusted': adjusted[name]})
+        line if name == REFERENCE else replace(line, difference=differences[name], adjusted=adjusted[name])
         for name, line in found.items()
     ]
 
@@ -292,12 +289,11 @@ def texts(lines: Sequence[Line]) -> list[tuple[str, ...]]:
         difference = ('', '', '', '')
         if line.difference is not None:
             each = line.difference
-            verdict = 'better' if line.better else 'worse' if line.worse else 'no difference found'
             difference = (
                 f'{each.mean:+.2f}',
                 f'{each.low:+.2f} to {each.high:+.2f}',
                 f'{line.adjusted:.3f}',
-                verdict,
+                line.verdict,
             )
         rows.append(
             (
@@ -338,7 +334,7 @@ def draw(found: dict[str, list[Line]], out: Path) -> None:
     for axes, (name, lines) in zip(panels, shown.items(), strict=True):
         for line in lines:
             each, height = line.difference, -order.index(line.arm.name)
-            colour = 'tab:green' if line.better else 'tab:red' if line.worse else 'tab:gray'
+            colour = {'better': 'tab:green', 'worse': 'tab:red'}.get(line.verdict, 'tab:gray')
             axes.plot((each.low, each.high), (height, height), color=colour)
             axes.plot(each.mean, height, 'o', color=colour, markersize=4)
         axes.axvline(0, color='black', linewidth=0.8)
@@ -399,19 +395,20 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest='command', required=True)
     common = ArgumentParser(add_help=False)
     common.add_argument('points', nargs='?', default='all', help=f'comma separated, or all: {", ".join(POINTS)}')
-    common.add_argument('--arms', default='all', help=f'comma separated (default: all): {", ".join(ARMS)}')
     common.add_argument(
         '--table',
         type=output_file('.csv'),
         default='docs/study.csv',
         help='table of all runs, read and written (default: docs/study.csv)',
     )
-    commands.add_parser('list', parents=[common], help='points and arms, and what has been run')
+    listing = commands.add_parser('list', parents=[common], help='points and arms, and what has been run')
     running = commands.add_parser('run', parents=[common], help='run what is missing')
     running.add_argument('--jobs', type=positive, default=1, help='trainings at a time (default: 1)')
     running.add_argument(
         '--work-dir', type=output_folder, default='work_dirs/study', help='folder of runs that have not ended'
     )
+    for command in (listing, running):
+        command.add_argument('--arms', default='all', help=f'comma separated (default: all): {", ".join(ARMS)}')
     showing = commands.add_parser('show', parents=[common], help='tables, from what has ended')
     for command in (running, showing):
         command.add_argument('--write', type=output_folder, help='folder for study_results.md and study.png')

@@ -9,11 +9,7 @@ Command: python tools/train.py configs/cds/resnet10w16_emoji.py
 #   model.supervisions.cds.loss.temperature and loss_weight (lambda1); cds.taps and cds.neck.head.
 _base_ = [
     '../_base_/networks/resnet10w16_cifar.py', '../_base_/datasets/emoji_two_view.py',
-    '../_base_/schedules/fashion_15e.py', '../_base_/runtime.py']
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-4, by_epoch=True, begin=1, end=50, convert_to_iter_based=True)]
-train_cfg = dict(max_epochs=50, val_interval=10)
+    '../_base_/schedules/emoji_50e.py', '../_base_/runtime.py']
 model = dict(
     head=dict(num_classes={{_base_.num_classes}}),
     supervisions=dict(cds=dict(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.core.numerics import exact
+from mmcds.core.numerics import at_least_float32, exact
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
 from mmcds.methods import LogitDistillation
@@ -57,7 +57,7 @@ class DISTSupervision(LogitDistillation):
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return ``loss_inter`` and ``loss_intra``."""
-        soft = [(logits.float() / self.temperature).softmax(1) for logits in self.logits(outputs)]
+        soft = [(at_least_float32(logits) / self.temperature).softmax(1) for logits in self.logits(outputs)]
         square = self.temperature**2
         return {
             'loss_inter': self.beta * square * correlation_distance(*soft),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mmcds.baselines.kd import KDSupervision
 from mmcds.core.numerics import exact
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
-from mmcds.methods import LogitDistillation, kl_divergence
 
 
 @exact
@@ -22,7 +22,7 @@ def standardize(logits: Tensor) -> Tensor:
 
 
 @MODELS.register
-class StandardizedKDSupervision(LogitDistillation):
+class StandardizedKDSupervision(KDSupervision):
     r"""Hinton's distillation of standardised logits.
 
     .. math:: \alpha \, T^2 \, KL\bigl(\sigma(\hat z_t / T) \Vert \sigma(\hat z_s / T)\bigr)
@@ -42,9 +42,9 @@ class StandardizedKDSupervision(LogitDistillation):
     """
 
     def __init__(self, temperature: float = 2.0, loss_weight: float = 9.0, views: Sequence[int] = (0,)) -> None:
-        super().__init__(temperature=temperature, scale_by_temperature=True, views=views, loss_weight=loss_weight)
+        super().__init__(temperature, loss_weight, views)
 
-    def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
-        """Return ``loss_logit``."""
-        student, teacher = map(standardize, self.logits(outputs))
-        return {'loss_logit': self.loss_weight * kl_divergence(student, teacher, self.temperature)}
+    def logits(self, outputs: StepOutputs) -> tuple[Tensor, Tensor]:
+        """Return the standardised logits of student and teacher, of the views that take part. (V * N, K) each."""
+        student, teacher = map(standardize, super().logits(outputs))
+        return student, teacher

@@ -219,7 +219,13 @@ def check_object(value: Mapping, name: str, place: Registry) -> None:
     if isinstance(kind, str):
         found = None
         for each in (place, registry.EVALUATOR) if place is registry.METRICS else (place,):
-            found = found or (scoped(each, value.get('_scope_')).get(kind) if kind else None)
+            try:
+                found = found or (scoped(each, value.get('_scope_')).get(kind) if kind else None)
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f'{name}.type is {kind!r}, but its library cannot be imported: {error}. Install it, or for the '
+                    "operators of mmcv add custom_imports = dict(imports=['mmcds.detection'])."
+                ) from error
         if found is None:
             names = {each.lower(): each for each in known_names(place)}
             near = difflib.get_close_matches(kind.rpartition('.')[2].lower(), names, 3, 0.5)

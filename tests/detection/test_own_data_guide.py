@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 from conftest import ONE_STEP, check_accuracy
 from detection_runs import short
 from PIL import Image
@@ -57,16 +56,3 @@ def test_boxes_in_the_format_of_coco(tool, tmp_path, monkeypatch, backbone, caps
     runner = tool('train').main(['pets.py', '--work-dir', 'run', '--cfg-options', *options])
     assert runner.iter == 1
     assert runner.model.roi_head.bbox_head.num_classes == 2
-
-
-@pytest.fixture(scope='session')
-def backbone(tmp_path_factory):
-    """An exported backbone with random weights."""
-    from detection_runs import write_classifier
-
-    from mmcds.openmmlab.export import export_backbone
-
-    folder = tmp_path_factory.mktemp('classifier')
-    checkpoint = write_classifier(folder / 'epoch_90.pth', 'cds/resnet50_in1k.py')
-    export_backbone(checkpoint, folder / 'backbone_epoch_90.pth')
-    return folder / 'backbone_epoch_90.pth'
