@@ -78,6 +78,9 @@ SLOW_FILES = (
     'test_hooks.py',
     'test_in_memory.py',
     'test_benchmarks.py',
+    'test_faults.py',
+    'test_unreadable.py',
+    'test_shared_memory.py',
 )
 SLOW_FIXTURES = {'tool', 'data_root', 'environment', 'ranks'}
 

@@ -12,7 +12,7 @@ import mmengine.runner
 from mmengine.config import Config
 
 from mmcds.cli.check_structure import check_structure
-from mmcds.cli.check_values import check_number, check_whole
+from mmcds.cli.check_values import check_number, check_whole, is_number
 from mmcds.core.errors import ConfigError
 
 #: Settings that earlier versions of OpenMMLab had at the top of a config; MMEngine ignores them.
@@ -64,6 +64,9 @@ def check_config(config: Config) -> None:
     check_topk(config)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         check_loader(name, config.get(name) or {})
+    scale = config.get('auto_scale_lr') or {}
+    if 'base_batch_size' in scale:
+        check_whole('auto_scale_lr.base_batch_size', scale['base_batch_size'], 1)
     seed = (config.get('randomness') or {}).get('seed')
     if seed is not None:
         check_whole('randomness.seed (--seed)', seed, 0, 2**32 - 1)
@@ -87,8 +90,9 @@ def check_names(config: Config) -> None:
             continue
         if name in ELSEWHERE and name in unused_names(config.filename):
             raise ConfigError(f'{name} at the top of a config sets nothing. Write {ELSEWHERE[name]}.')
-        near = difflib.get_close_matches(name, KNOWN, 1, 0.86)
-        if near and isinstance(config[name], Mapping):
+        near = difflib.get_close_matches(name, KNOWN, 1, 0.8)
+        swapped = near and sorted(name) == sorted(near[0]) and name in unused_names(config.filename)
+        if swapped or (isinstance(config[name], Mapping) and difflib.get_close_matches(name, KNOWN, 1, 0.86)):
             raise ConfigError(f'{name} is no setting, so it would change nothing. Did you mean {near[0]}?')
 
 
@@ -142,8 +146,8 @@ def check_colours(preprocessor: Mapping[str, Any]) -> None:
         if not isinstance(values, Sequence) or isinstance(values, str) or len(values) not in (1, 3):
             raise ConfigError(f'data_preprocessor.{name} is {values!r}. Set it to a number for each of 3 channels.')
         for value in values:
-            low = 1e-9 if name == 'std' else -math.inf
-            check_number(f'data_preprocessor.{name}', value, low, math.inf, 'numbers, those of std above 0')
+            low, high = (1e-9, 1e5) if name == 'std' else (-1e5, 1e5)
+            check_number(f'data_preprocessor.{name}', value, low, high, 'grey levels, those of std above 0')
     if len(lengths) == 1:
         raise ConfigError(f'data_preprocessor has {next(iter(lengths))} alone. Give mean and std, or neither.')
 
@@ -155,8 +159,8 @@ def check_topk(config: Config) -> None:
         found = config.get(name) or ()
         for each in [found] if isinstance(found, Mapping) else found:
             topk = each.get('topk') if isinstance(each, Mapping) else None
-            largest = max(topk, default=1) if isinstance(topk, Sequence) else topk
-            if isinstance(classes, int) and isinstance(largest, int) and largest > classes:
+            several = topk if isinstance(topk, Sequence) else [topk]
+            if isinstance(classes, int) and any(is_number(each) and each > classes for each in several):
                 raise ConfigError(f'{name}.topk is {topk}, but head.num_classes is {classes}. Ask for fewer.')
 
 
@@ -194,6 +198,6 @@ def check_schedules(schedules: Mapping | Sequence) -> None:
 
 def check_loader(name: str, loader: Mapping[str, Any]) -> None:
     """Refuse numbers of images and of processes that a loader cannot have."""
-    for key, low in (('batch_size', 1), ('num_workers', 0)):
+    for key, low, high in (('batch_size', 1, 10**6), ('num_workers', 0, 1024)):
         if loader.get(key) is not None:
-            check_whole(f'{name}.{key}', loader[key], low)
+            check_whole(f'{name}.{key}', loader[key], low, high)

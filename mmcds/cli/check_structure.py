@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from mmcds.cli.check_values import check_number, check_whole
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.teacher import LoadedTeacher
 from mmcds.views.preprocessor import CDSDataPreprocessor
 
 NONE = type(None)
@@ -89,24 +90,24 @@ PLACES: dict[str, Registry] = {
 NAMELESS = ('optim_wrapper', 'data_preprocessor', 'neck', 'loss', 'val_evaluator', 'test_evaluator')
 #: Where a name can mean another registry: samplers of boxes, for one, stand in a detector.
 WITHIN = {'sampler': 'dataloader', 'batch_sampler': 'dataloader', 'dataset': 'data', 'optimizer': 'optim_wrapper'}
-#: Settings that are objects, or lists of some, and whether there need be none.
-OBJECTS = {
-    'pipeline': False,
-    'transforms': False,
-    'dataset': False,
-    'optimizer': False,
-    'backbone': False,
-    'sampler': True,
-    'batch_sampler': True,
-    'supervisions': True,
+#: Settings that are objects, or lists of some.
+OBJECTS: dict[str, tuple[type, ...]] = {
+    'pipeline': (list, tuple),
+    'transforms': (list, tuple, Mapping),
+    'dataset': (Mapping,),
+    'optimizer': (Mapping,),
+    'backbone': (Mapping,),
+    'sampler': (Mapping, NONE),
+    'batch_sampler': (Mapping, NONE),
+    'supervisions': (Mapping, NONE),
 }
 #: Keys that builders take out before they call the class.
 BUILDERS = ('type', '_scope_', '_delete_', 'convert_to_iter_based', 'priority', 'constructor', 'paramwise_cfg')
 
+#: Keywords whose annotations say less than they take.
+FREE = ('loss_scale',)
 #: Keywords with numbers from 0 to 1.
 PROBABILITIES = ('prob', 'flip_prob', 'erase_prob', 'drop_path_rate')
-#: Functions that take a table at the top as their keywords.
-CALLED = {'randomness': Runner.set_randomness}
 #: Keywords of a loader.
 LOADER = (*(key for key in inspect.signature(DataLoader.__init__).parameters if key != 'self'), 'num_batch_per_epoch')
 #: Keywords with numbers that are 1 or more, and the ends of others.
@@ -131,9 +132,13 @@ def check_structure(config: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name) is not None:
             check_loader_keywords(name, config[name])
-    for name, function in CALLED.items():
-        if config.get(name) is not None:
-            check_keywords(config[name], name, function)
+    if config.get('randomness') is not None:
+        check_keywords(config.randomness, 'randomness', Runner.set_randomness)
+        if 'seed' not in config.randomness:
+            raise ConfigError('randomness has no seed. Add seed=..., or seed=None to draw one.')
+    wrapper = config.get('optim_wrapper')
+    if wrapper is not None and 'optimizer' not in wrapper and 'constructor' not in wrapper:
+        raise ConfigError('optim_wrapper has no optimizer. Add optimizer=dict(type=...).')
     check_train_loop(config.get('train_cfg') or {})
     for name, loop in (('val_cfg', ValLoop), ('test_cfg', TestLoop)):
         if 'type' not in (config.get(name) or {}):
@@ -143,6 +148,11 @@ def check_structure(config: Config) -> None:
     preprocessor = config.get('data_preprocessor') or {}
     if str(config.model.get('type')).rpartition('.')[2] == 'CDSClassifier' and 'type' not in preprocessor:
         check_keywords(preprocessor, 'data_preprocessor', CDSDataPreprocessor)
+        if config.model.get('teacher') is not None:
+            teacher = config.model.teacher
+            if not isinstance(teacher, Mapping):
+                raise ConfigError(f'model.teacher is {teacher!r:.80}. Set it to dict(config=..., checkpoint=...).')
+            check_keywords(teacher, 'model.teacher', LoadedTeacher)
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
         for name in config:
             if name in KINDS:
@@ -158,6 +168,9 @@ def check_value(value: Any, name: str, place: Registry | None) -> None:
         place: Registry of the class that it names, if it describes an object.
     """
     key = name.rpartition('.')[2]
+    if place is not None and key in OBJECTS and not isinstance(value, OBJECTS[key]):
+        lists = list in OBJECTS[key]
+        raise ConfigError(f'{name} is {value!r:.80}. Set it to {"a list of dicts" if lists else "a dict"}.')
     if isinstance(value, Mapping):
         table = key in ('default_hooks', 'supervisions')
         if place is not None and not table:
@@ -181,11 +194,6 @@ def check_value(value: Any, name: str, place: Registry | None) -> None:
                 check_value(inner, inner_name, place)
     elif place is registry.FUNCTIONS and value is not None and not callable(value):
         raise ConfigError(f'{name} is {value!r:.80}. Set it to a dict with a type.')
-    elif place is not None and key in OBJECTS:
-        needs = {'pipeline': 'a list of dicts', 'transforms': 'a list of dicts'}.get(key, 'a dict')
-        allowed = value is None and OBJECTS[key]
-        if not allowed and not (key == 'transforms' or (hasattr(value, '__getitem__') and not isinstance(value, str))):
-            raise ConfigError(f'{name} is {value!r:.80}. Set it to {needs}.')
 
 
 def check_step(value: Any, name: str, place: Registry | None) -> None:
@@ -306,23 +314,29 @@ def check_keywords(value: Mapping, name: str, kind: Callable, others: Collection
             hint = f' Did you mean {near[0]}?' if near else f' It takes {", ".join(known) or "none"}.'
             raise ConfigError(f'{name}.{key}: {kind.__name__} has no keyword {key!r}.{hint}')
         hint = known[key]
+        if key in FREE:
+            continue
         if not fits(inner, hint, is_ours(kind)):
             raise ConfigError(f'{name}.{key} is {inner!r:.80}. {kind.__name__} takes {words(hint)}.')
 
 
 def check_common(name: str, key: str, value: Any) -> None:
     """Check a keyword whose name says what it must be, whatever class takes it."""
+    if value is None:
+        return
     values = value if isinstance(value, list | tuple) else (value,)
+    if key == 'padding' and len(values) not in (1, 2, 4):
+        raise ConfigError(f'{name} is {value!r:.80}. Set it to one number, two or four.')
     for each in values:
-        if each is None:
-            continue
         if key in SIZES or key.endswith(WIDTHS):
-            check_whole(name, each, 1)
+            check_whole(name, each, 1, 10**6)
+        elif key == 'padding':
+            check_whole(name, each, 0, 10**4)
         elif key in PROBABILITIES:
             check_number(name, each, 0, 1, 'a number from 0 to 1')
         elif key in ('out_indices', 'taps') and isinstance(each, bool):
             raise ConfigError(f'{name} is {value!r:.80}. Set it to whole numbers.')
-    if key == 'loss_weight' and value is not None:
+    if key == 'loss_weight':
         check_number(name, value, 0, math.inf, 'a number from 0 on')
 
 
@@ -384,7 +398,7 @@ def fits(value: Any, hint: Any, strict: bool) -> bool:
     if hint is NONE or hint is None:
         return value is None
     if hint in (bool, int, float, str) and not strict and isinstance(value, list | tuple):
-        return all(fits(each, hint, strict) for each in value)
+        return bool(value) and all(fits(each, hint, strict or hint is bool) for each in value)
     if hint is bool:
         return (
             isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)) or (not strict and is_word(value))
@@ -393,7 +407,7 @@ def fits(value: Any, hint: Any, strict: bool) -> bool:
         whole = strict and hint is int
         return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if hint is str:
-        return isinstance(value, str) or (not strict and isinstance(value, float))
+        return isinstance(value, str)
     if kind in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
         each = [one for one in inner if one is not Ellipsis]
         listed = isinstance(value, list | tuple)

@@ -1,11 +1,12 @@
 """Checks for the kinds of values that settings have."""
 
 import math
+from typing import TypeGuard
 
 from mmcds.core.errors import ConfigError
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether something is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -33,7 +33,7 @@ def load_training_checkpoint(path: str | Path) -> tuple[dict[str, Any], Config]:
     """
     checkpoint = read_checkpoint(path)
     text = checkpoint.get('meta', {}).get('cfg') if isinstance(checkpoint, dict) else None
-    if not text:
+    if not text or not isinstance(text, str):
         raise ConfigError(
             f'{path} carries no config in meta["cfg"], so its architecture is unknown. Export from '
             'a checkpoint that tools/train.py wrote.'
@@ -80,7 +80,9 @@ def check_training_state(checkpoint: Mapping[str, Any], source: str) -> None:
         )
     meta = checkpoint.get('meta')
     numbers = [meta.get(name) for name in ('epoch', 'iter')] if isinstance(meta, Mapping) else [None]
-    parts = [checkpoint['optimizer'], checkpoint['message_hub']]
+    optimiser = checkpoint['optimizer']
+    parts = [optimiser, checkpoint['message_hub'], *(optimiser.values() if isinstance(optimiser, Mapping) else ())]
+    parts = [each for each in parts if not isinstance(each, list)]  # groups of parameters
     if not all(isinstance(each, int) for each in numbers) or not all(isinstance(each, Mapping) for each in parts):
         raise ConfigError(
             f'{source} is damaged: it does not say at which step its training was, or what its optimiser had. Resume '

@@ -224,6 +224,11 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         with recompute_stages(self.backbone) if self.recompute_stages else nullcontext():
             last, features = self._tapped(self.backbone, self._layout(images))
         feats = self._pool(last)
+        width, expected = feats[-1].shape[1:].numel(), getattr(self.head, 'in_channels', None)
+        if expected is not None and feats[-1].ndim == 2 and width != expected:
+            raise ConfigError(
+                f'model.head.in_channels is {expected}, but the backbone delivers {width} channels. Set it to {width}.'
+            )
         return features, feats[-1], self.head(feats)
 
     def _cross_entropy(self, outputs: StepOutputs) -> dict[str, Tensor]:

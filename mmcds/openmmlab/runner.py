@@ -125,7 +125,7 @@ class Runner(mmengine.runner.Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the loop of a training; one by epochs can go on within an epoch."""
-        if isinstance(loop, Mapping) and loop.get('by_epoch') and 'type' not in loop:
+        if isinstance(loop, Mapping) and loop.get('by_epoch', 'max_epochs' in loop) and 'type' not in loop:
             others = {key: value for key, value in loop.items() if key != 'by_epoch'}
             loop = dict(type='mmpretrain.ResumableTrainLoop', **others)
         return super().build_train_loop(loop)

@@ -361,3 +361,11 @@ def test_stages_run_again_in_the_backward_pass_change_no_loss_no_gradient_and_no
 def test_a_backbone_without_stages_cannot_run_them_again():
     with pytest.raises(ConfigError, match='recompute_stages=True, but ModuleList has no stage'):
         stages_of(torch.nn.ModuleList([torch.nn.ReLU()]))
+
+
+def test_a_head_of_another_width_is_named_and_not_the_product_that_fails():
+    model = classifier(head={**HEAD, 'in_channels': 65})
+    with pytest.raises(
+        ConfigError, match=r'head\.in_channels is 65, but the backbone delivers 64 channels\. Set it to 64'
+    ):
+        model.loss(views(), samples(0, 1, 2, 3))

@@ -171,6 +171,47 @@ def test_a_truncated_file_is_damaged_and_named(run, tmp_path, place):
         read_weights(str(tmp_path / 'part.pth'))
 
 
+def test_one_byte_of_a_weight_that_another_program_has_changed_is_noticed(run, tmp_path):
+    """PyTorch reads it without a word: it compares no checksum."""
+    content = bytearray((run / 'epoch_1.pth').read_bytes())
+    content[len(content) // 3] ^= 1
+    changed = tmp_path / 'changed.pth'
+    changed.write_bytes(content)
+    torch.load(changed, weights_only=False)
+    with pytest.raises(ConfigError, match=r'changed\.pth is damaged: a checksum in it does not fit'):
+        read_checkpoint(changed)
+
+
+def test_complex_weights_are_refused(run, tmp_path):
+    checkpoint = torch.load(run / 'epoch_1.pth', weights_only=False)
+    weights = checkpoint['state_dict']
+    weights['backbone.conv1.weight'] = weights['backbone.conv1.weight'].to(torch.complex64)
+    torch.save(checkpoint, tmp_path / 'complex.pth')
+    with pytest.raises(ConfigError, match=r'backbone\.conv1\.weight holds complex numbers'):
+        read_weights(str(tmp_path / 'complex.pth'))
+    with pytest.raises(ConfigError, match=r'conv1\.weight holds complex numbers'):
+        export_backbone(tmp_path / 'complex.pth', tmp_path / 'out.pth')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda checkpoint: checkpoint['meta'].update(epoch='one'),
+        lambda checkpoint: checkpoint['meta'].pop('iter'),
+        lambda checkpoint: checkpoint.update(optimizer=None),
+        lambda checkpoint: checkpoint['optimizer'].update(state='text'),
+        lambda checkpoint: checkpoint.update(meta=[1]),
+    ],
+    ids=['word', 'missing', 'no optimiser', 'text', 'list'],
+)
+def test_a_training_does_not_go_on_from_a_damaged_state(run, tmp_path, tool, change):
+    checkpoint = torch.load(run / 'epoch_1.pth', weights_only=False)
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / 'wrong.pth')
+    with pytest.raises(ConfigError, match=r'wrong\.pth is damaged'):
+        ROUTES['resume'](tmp_path / 'wrong.pth', tool)
+
+
 @pytest.mark.parametrize(
     'content', [[], {}, {'state_dict': []}, {'state_dict': {'a': 'b'}}, torch.zeros(2), None, 'x']
 )

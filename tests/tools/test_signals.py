@@ -148,3 +148,16 @@ def test_the_other_recipes_can_be_read_and_name_what_there_is(tool):
         args = tool('train').parse_args(line)
         assert (ROOT / args.config).is_file()
         assert args.resume
+
+
+@pytest.mark.parametrize(
+    'given, expected', [({}, '10000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_WAIT_POLICY': 'PASSIVE'}, 'None')]
+)
+def test_threads_of_a_tool_spin_for_a_short_time_unless_the_environment_says_how_long(environment, given, expected):
+    names = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')
+    clean = {key: value for key, value in environment.items() if key not in names}
+    code = 'import os, sys, mmcds.cli; print(os.environ.get("GOMP_SPINCOUNT"))'
+    ended = subprocess.run(
+        [sys.executable, '-c', code], env={**clean, **given}, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split()[-1] == expected

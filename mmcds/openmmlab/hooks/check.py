@@ -1,7 +1,7 @@
 """Stop a run that cannot be right before its first iteration, or before it reports a number."""
 
 import os
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -178,6 +178,8 @@ class CheckCheckpointHook(Hook):
         training = runner._train_loop is not None
         resuming = training and runner._resume
         source = runner._load_from or 'the checkpoint'
+        if not isinstance(checkpoint.get('meta', {}), Mapping):
+            raise ConfigError(f'{source} is damaged: its meta is a {type(checkpoint["meta"]).__name__}. Name another.')
         if resuming:
             check_training_state(checkpoint, source)
         if not resuming:
