@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,14 @@ import torch
 from mmengine.logging import MessageHub
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.models import ImageClassifier
+from mmpretrain.models.utils.batch_augments import RandomBatchAugment
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.numerics import check_all
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.recompute import recompute_stages, stages_of
 from mmcds.core.step import Supervisions, TrainingStep, check_ce_views
@@ -76,7 +80,9 @@ class CDSClassifier(TrainingStep, ImageClassifier):
             pass and run them again there. Less memory for about a third more time; same result.
         frozen: Parts of ``backbone``, ``neck`` and ``head`` that are not trained; they stay in eval mode.
         pretrained: Checkpoint to start from.
-        train_cfg: Must be empty: mixing images would mix their classes and views.
+        train_cfg: ``augments`` (and ``probs``) of MMPretrain's Mixup, CutMix and their like. Cross-entropy sees the
+            images of ``ce_views`` mixed, as in MMPretrain; the supervisions compare the views as they are, so with
+            some of them the mixed images pass the network beside the views. Every image needs a label.
         data_preprocessor: Defaults to :class:`mmcds.views.preprocessor.CDSDataPreprocessor`.
         init_cfg: Weight initialisation.
 
@@ -106,6 +112,9 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         taps = (*taps, *built.all_taps())
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = {'type': 'CDSDataPreprocessor', **(data_preprocessor or {})}
+        self.mixing: Any = RandomBatchAugment(**deepcopy(dict(train_cfg))) if train_cfg else None
+        self._beside: Tensor | None = None
+        self._logits_beside: Tensor | None = None
         super().__init__(
             backbone=build_backbone(backbone, taps),
             neck=neck,
@@ -204,8 +213,30 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         Raises:
             ConfigError: If fewer views arrive than a supervision or ``ce_views`` needs.
         """
+        if self.mixing is not None:
+            return self._loss_of_mixed(inputs, data_samples)
         outputs = self.outputs(inputs, data_samples)
         return {**self._cross_entropy(outputs), **self.supervise(outputs)}
+
+    def _loss_of_mixed(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> dict[str, Tensor]:
+        """Return the losses of a step whose cross-entropy sees mixed images; see :meth:`loss`."""
+        views = inputs if inputs.ndim == 5 else inputs[None]
+        labels = labels_of(data_samples).to(inputs.device, non_blocking=True)
+        check_all(labels >= 0, 'CDSClassifier: mixing images mixes their labels, but some have none (-1).')
+        rows = torch.cat([views[view] for view in self.ce_views if view < len(views)])
+        scores = F.one_hot(labels, self.head.num_classes).to(rows.dtype).repeat(len(rows) // len(labels), 1)
+        mixed, scores = self.mixing(rows, scores)
+        if not self.supervisions:
+            return {'loss_ce': self._loss_of_scores(self.forward_rows(mixed)[2], scores)}
+        self._beside = mixed
+        try:
+            outputs = self.outputs(inputs, data_samples)
+            return {'loss_ce': self._loss_of_scores(self._logits_beside, scores), **self.supervise(outputs)}
+        finally:
+            self._beside = self._logits_beside = None
+
+    def _loss_of_scores(self, logits: Tensor | None, scores: Tensor) -> Tensor:
+        return self.head.loss_module(logits, scores, avg_factor=len(scores))
 
     def outputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepOutputs:
         """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
@@ -220,7 +251,10 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         return replace(outputs, num_labelled=getattr(data_samples, 'num_labelled', None))
 
     def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
-        """Pass rows (M, 3, H, W) through backbone, neck and head."""
+        """Pass rows (M, 3, H, W) through backbone, neck and head, and beside them the images that are mixed."""
+        count = len(images)
+        if self._beside is not None:
+            images = torch.cat([images, self._beside])
         with recompute_stages(self.backbone) if self.recompute_stages else nullcontext():
             last, features = self._tapped(self.backbone, self._layout(images))
         feats = self._pool(last)
@@ -229,18 +263,21 @@ class CDSClassifier(TrainingStep, ImageClassifier):
             raise ConfigError(
                 f'model.head.in_channels is {expected}, but the backbone delivers {width} channels. Set it to {width}.'
             )
-        return features, feats[-1], self.head(feats)
+        logits = self.head(feats)
+        if self._beside is None:
+            return features, feats[-1], logits
+        self._logits_beside = logits[count:]
+        return {tap: value[:count] for tap, value in features.items()}, feats[-1][:count], logits[:count]
 
     def _cross_entropy(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the head's loss of the labelled rows of ``ce_views``; 0 with zero gradient if there are none."""
         logits, labels = self.rows_of_cross_entropy(outputs)
         labelled = labels >= 0
         weight = labelled.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = {
-            'loss_ce': self.head.loss_module(
-                logits, labels.clamp(min=0), weight=weight, avg_factor=weight.sum().clamp(min=1)
-            )
-        }
+        module, target = self.head.loss_module, labels.clamp(min=0)
+        if getattr(module, 'use_sigmoid', False) or getattr(module, 'use_soft', False):
+            target = F.one_hot(target, logits.shape[1]).to(weight.dtype)
+        losses = {'loss_ce': module(logits, target, weight=weight, avg_factor=weight.sum().clamp(min=1))}
         if getattr(self.head, 'cal_acc', False) and labelled.any():
             scores = Accuracy.calculate(logits.detach()[labelled], labels[labelled], topk=self.head.topk)
             losses.update({f'accuracy_top-{k}': value for k, value in zip(self.head.topk, scores, strict=True)})
@@ -255,11 +292,13 @@ class CDSClassifier(TrainingStep, ImageClassifier):
 
 def _check_parts(head: dict | None, train_cfg: dict | None, frozen: Sequence[str]) -> None:
     """Check what needs no network."""
-    if train_cfg:
+    if train_cfg and (unknown := set(train_cfg) - {'augments', 'probs'}):
         raise ConfigError(
-            f'CDSClassifier: train_cfg is {dict(train_cfg)}; mixing images of a batch would '
-            'mix the classes and views that the losses compare. Remove it.'
+            f'CDSClassifier: train_cfg has {sorted(unknown)[0]!r}; it takes augments and probs, such as '
+            "dict(augments=[dict(type='Mixup', alpha=0.2)])."
         )
+    if train_cfg and (head or {}).get('cal_acc'):
+        raise ConfigError('CDSClassifier: head.cal_acc is True, but mixed images have no single class. Leave it out.')
     if head is None:
         raise ConfigError(
             'CDSClassifier: head is None, but training needs its cross-entropy. Set a '

@@ -1,10 +1,13 @@
 """The classifier: one step of the official preset by hand, and a plain classifier at test time."""
 
 import math
+from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
+from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch.nn import functional as F
@@ -28,6 +31,9 @@ CDS = dict(
     neck=dict(type='mmpretrain.CDSNeck', head='sepconv'),
     loss=dict(type='mmpretrain.SupConLoss', temperature=0.07, loss_weight=0.1),
 )
+
+
+MIXUP = dict(type='mmpretrain.Mixup', alpha=0.8)
 
 
 def classifier(**kwargs) -> CDSClassifier:
@@ -298,7 +304,8 @@ def test_the_loss_falls_on_a_few_images():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(train_cfg=dict(augments=dict(type='Mixup'))), 'mixing images of a batch would mix'),
+        (dict(train_cfg=dict(augment=dict(type='Mixup'))), "train_cfg has 'augment'; it takes augments and probs"),
+        (dict(train_cfg=dict(augments=MIXUP), head={**HEAD, 'cal_acc': True}), 'mixed images have no single class'),
         (dict(head=None), 'head is None, but training needs its cross-entropy'),
         (dict(ce_views=()), r'ce_views is \(\); name at least one view'),
         (dict(ce_views=(-1,)), r'ce_views is \(-1,\)'),
@@ -369,3 +376,89 @@ def test_a_head_of_another_width_is_named_and_not_the_product_that_fails():
         ConfigError, match=r'head\.in_channels is 65, but the backbone delivers 64 channels\. Set it to 64'
     ):
         model.loss(views(), samples(0, 1, 2, 3))
+
+
+def seeded():
+    np.random.seed(3), torch.manual_seed(3)
+
+
+def test_mixing_without_supervisions_is_that_of_the_host():
+    """Mixup and CutMix with their probabilities, and one in five images as it is."""
+    mixing = dict(augments=[MIXUP, dict(type='mmpretrain.CutMix', alpha=1.0)], probs=[0.5, 0.3])
+    head = {**HEAD, 'loss': dict(type='mmpretrain.CrossEntropyLoss', use_soft=True)}
+    ours = classifier(train_cfg=dict(mixing), head=head)
+    host = ImageClassifier(
+        backbone=BACKBONE,
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=head,
+        train_cfg=deepcopy(mixing),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', num_classes=5),
+    )
+    host.load_state_dict(ours.state_dict(), strict=False)
+    for number in range(5):
+        images, labels = views(1, 6), samples(0, 1, 2, 3, 4, number % 5)
+        seeded(), np.random.seed(number)
+        found = ours.loss(images, labels)
+        seeded(), np.random.seed(number)
+        batch = host.data_preprocessor(dict(inputs=images[0], data_samples=labels), training=True)
+        expected = host.loss(**batch)['loss']
+        assert list(found) == ['loss_ce']
+        assert_close(found['loss_ce'], expected)
+
+
+def test_cross_entropy_sees_mixed_images_and_the_contrast_the_views_as_they_are():
+    """Without BatchNorm nothing couples rows, so each term equals that of a step without the other."""
+    norm = dict(type='GN', num_groups=2)
+    parts = dict(backbone={**BACKBONE, 'norm_cfg': norm})
+    model = with_cds(**parts, train_cfg=dict(augments=MIXUP)).eval()
+    plain = with_cds(**parts).eval()
+    plain.load_state_dict(model.state_dict())
+    images, labels = views(), samples(0, 1, 1, 2)
+    seeded()
+    found = model.loss(images, labels)
+    clean = plain.loss(images, labels)
+    assert_close(
+        {key: found[key] for key in clean if key != 'loss_ce'}, {k: v for k, v in clean.items() if k != 'loss_ce'}
+    )
+    seeded()
+    mixed, scores = model.mixing(images[0], F.one_hot(torch.tensor([0, 1, 1, 2]), 5).float())
+    assert (scores.max(1).values < 1).any()
+    logits = plain.head(plain.extract_feat(mixed))
+    assert_close(found['loss_ce'], -(scores * logits.log_softmax(1)).sum(1).mean())
+    assert model._beside is None
+
+
+def test_mixing_gives_every_parameter_a_gradient_and_needs_labels():
+    model = with_cds(train_cfg=dict(augments=MIXUP), ce_views=(0, 1))
+    total(model.loss(views(), samples(0, 1, 1, 2))).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    with pytest.raises(ConfigError, match='some have none'):
+        model.loss(views(), samples(0, 1, -1, 2))
+    assert model._beside is None
+
+
+@pytest.mark.parametrize('mixing', [None, dict(augments=MIXUP)])
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(type='mmpretrain.CrossEntropyLoss', use_sigmoid=True),
+        dict(type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ],
+)
+def test_other_losses_of_the_host_take_the_place_of_cross_entropy(loss, mixing):
+    model = with_cds(head={**HEAD, 'loss': loss}, train_cfg=mixing).eval()
+    images, labels = views(), torch.tensor([0, 1, 1, 2])
+    seeded()
+    found = model.loss(images, samples(*labels.tolist()))['loss_ce']
+    seeded()
+    scores = F.one_hot(labels, 5).float()
+    rows = images[0]
+    if mixing:
+        rows, scores = model.mixing(rows, scores)
+    logits = model.head(model.extract_feat(rows))
+    if 'use_sigmoid' in loss:
+        expected = F.binary_cross_entropy_with_logits(logits, scores, reduction='none').sum() / len(scores)
+    else:
+        soft = 0.9 * scores + 0.1 / 5
+        expected = -(soft * logits.log_softmax(1)).sum(1).mean()
+    assert_close(found, expected)

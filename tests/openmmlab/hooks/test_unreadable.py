@@ -1,6 +1,8 @@
 """Unreadable training images count once for all epochs, processes and ranks; validation images are read before."""
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -106,3 +108,19 @@ def test_damaged_validation_images_are_found_before_the_training(tool, tmp_path,
     with pytest.raises(ConfigError, match=r'1 of \d images cannot be read: .*val/b/1\.png \(it cannot be decoded\)'):
         tool('train').main(command(folder, tmp_path / 'run', 3, 0))
     assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_data_that_vanishes_ends_the_run_in_one_line(tmp_path, folder, environment, workers):
+    line = command(folder, tmp_path / 'run', 3, workers, 'train_cfg.max_epochs=500', 'param_scheduler.1.end=500')
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'tools/train.py'), *line],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list((tmp_path / 'run').glob('epoch_*.pth')):
+        time.sleep(0.1)
+    folder.rename(tmp_path / 'elsewhere')
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.strip().splitlines()[-1].startswith('mmcds: error: LoadImage: cannot read')
+    assert 'Traceback' not in said.rpartition('mmcds: error')[2]
