@@ -11,6 +11,7 @@ from mmcds.baselines.dks import DKSSupervision
 from mmcds.baselines.dsn import DSNSupervision
 from mmcds.baselines.fitnet import FitNetSupervision
 from mmcds.baselines.kd import KDSupervision
+from mmcds.baselines.nkd import NKDSupervision
 from mmcds.baselines.one import ONESupervision
 from mmcds.baselines.rkd import RKDSupervision
 from mmcds.baselines.sp import SPSupervision
@@ -29,6 +30,7 @@ __all__ = [
     'DSNSupervision',
     'FitNetSupervision',
     'KDSupervision',
+    'NKDSupervision',
     'ONESupervision',
     'RKDSupervision',
     'RotationSupervision',

@@ -20,6 +20,13 @@ COLLECTIONS = {
     'dhm': ('DHM', '2003.10739', 'Dynamic Hierarchical Mimicking', 'README.md'),
     'dist': ('DIST', '2205.10536', 'Knowledge Distillation from A Stronger Teacher', 'docs/baselines.md'),
     'distill': ('Distillation with CDS', '2207.05306', 'Contrastive Deep Supervision', 'docs/semi_and_distill.md'),
+    'nkd': (
+        'NKD',
+        '2303.13005',
+        'From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and '
+        'Customized Soft Labels',
+        'docs/baselines.md',
+    ),
     'dkd': ('DKD', '2203.08679', 'Decoupled Knowledge Distillation', 'docs/baselines.md'),
     'dks': ('DKS', '1906.00675', 'Deeply-supervised Knowledge Synergy', 'README.md'),
     'dsn': ('DSN', '1409.5185', 'Deeply-Supervised Nets', 'README.md'),

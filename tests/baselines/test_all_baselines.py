@@ -19,6 +19,7 @@ METHODS = {
     'one': dict(type='ONESupervision'),
     'sskd': dict(type='SSKDSupervision'),
     'dkd': dict(type='DKDSupervision', warmup=0),
+    'nkd': dict(type='NKDSupervision'),
     'dist': dict(type='DISTSupervision'),
     'standardized_kd': dict(type='StandardizedKDSupervision'),
 }

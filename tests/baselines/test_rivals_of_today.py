@@ -1,4 +1,4 @@
-"""DKD, DIST and KD on standardised logits: closed forms, identities, invariances."""
+"""DKD, DIST, NKD and KD on standardised logits: closed forms, identities, invariances."""
 
 import math
 from dataclasses import replace
@@ -9,9 +9,10 @@ from baseline_cases import outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mmcds.baselines import DISTSupervision, DKDSupervision, StandardizedKDSupervision
+from mmcds.baselines import DISTSupervision, DKDSupervision, NKDSupervision, StandardizedKDSupervision
 from mmcds.baselines.dist import correlation_distance
 from mmcds.baselines.dkd import decoupled_divergences
+from mmcds.baselines.nkd import normalized_terms
 from mmcds.baselines.standardized_kd import standardize
 from mmcds.core.errors import ConfigError
 
@@ -63,6 +64,44 @@ def test_dkd_leaves_out_what_has_no_label_and_grows():
     half = values(supervision, student, teacher, labels, progress=10 / 240)
     assert_close(half['loss_others'], few['loss_others'] / 2)
     none = values(supervision, student.requires_grad_(), teacher, torch.full((6,), -1))
+    assert total(none) == 0
+    total(none).backward()
+    assert student.grad.abs().max() == 0
+
+
+def test_nkd_by_hand():
+    """Teacher 1/2, 1/4, 1/4, student 3/5, 1/5, 1/5 by powers: 1/2 log(5/3), and log 2 among two even others."""
+    teacher = torch.tensor([[math.log(2), 0.0, 0.0]], dtype=torch.float64)
+    student = torch.tensor([[math.log(3), 0.0, 0.0]], dtype=torch.float64)
+    found = values(NKDSupervision(gamma=2.0), student, teacher, torch.tensor([0]))
+    assert_close(found['loss_target'].item(), 0.5 * math.log(5 / 3))
+    assert_close(found['loss_others'].item(), 2 * math.log(2))
+    other = values(NKDSupervision(temperature=2.0), student, teacher, torch.tensor([1]))
+    ours, theirs = ((root := math.sqrt(number)) / (root + 1) for number in (3, 2))  # softened, without class 1
+    expected = -(theirs * math.log(ours) + (1 - theirs) * math.log(1 - ours))
+    assert_close(other['loss_others'].item(), 1.5 * 4 * expected)
+    assert_close(other['loss_target'].item(), 0.25 * math.log(5))
+
+
+def test_nkd_is_least_where_the_student_ranks_the_others_as_the_teacher_does():
+    """The gradient of the second term has no part along the right class, and vanishes at the teacher's shares."""
+    student, teacher = logits()
+    labels = torch.arange(6) % 5
+    student.requires_grad_()
+    normalized_terms(student, teacher, labels, 3.0)[1].sum().backward()
+    assert student.grad.gather(1, labels[:, None]).abs().max() == 0
+    same = (teacher + 7 * F.one_hot(labels, 5)).requires_grad_()
+    normalized_terms(same, teacher, labels, 3.0)[1].sum().backward()
+    assert_close(same.grad, torch.zeros_like(same), rtol=0, atol=1e-12)
+
+
+def test_nkd_leaves_out_what_has_no_label():
+    student, teacher = logits()
+    labels = torch.tensor([0, -1, 2, -1, 4, -1])
+    known = torch.tensor([0, 2, 4])
+    few = values(NKDSupervision(), student[known], teacher[known], labels[known])
+    assert_close(values(NKDSupervision(), student, teacher, labels), few)
+    none = values(NKDSupervision(), student.requires_grad_(), teacher, torch.full((6,), -1))
     assert total(none) == 0
     total(none).backward()
     assert student.grad.abs().max() == 0

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from mmcds.openmmlab import shared_memory
 from mmcds.openmmlab.runner import Runner
 from mmcds.openmmlab.shared_memory import PAGE, fit_workers, shared_bytes
+from mmcds.views.keyed import EpochKey
 
 ROOT = Path(__file__).resolve().parents[2]
 Usage = namedtuple('Usage', 'total used free')
@@ -126,3 +127,14 @@ def test_a_training_in_200_kb_ends(tmp_path, environment):
     assert not ended.returncode, ended.stderr[-2000:]
     assert ended.stdout.count('too little for the 2 loading processes') >= 1
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_a_key_that_cannot_be_shared_is_seen_as_it_was_when_the_processes_start(monkeypatch):
+    def full(self):
+        raise RuntimeError('unable to allocate shared memory(shm)')
+
+    monkeypatch.setattr(torch.Tensor, 'share_memory_', full)
+    key = EpochKey(shared=True)
+    key.set(2**64 - 5)
+    assert not key._value.is_shared()
+    assert key.get() == 2**63 - 5, 'modulo 2**63'

@@ -96,6 +96,14 @@ def test_arms_whose_runs_are_not_all_there_are_left_out(study, made_up, capsys):
     assert 'No arm has all its runs' in capsys.readouterr().out
 
 
+def test_an_arm_without_its_reference_is_shown_and_compared_with_nothing(study, made_up, capsys):
+    file = made_up(arms=('one',))
+    study.main(['show', 'grey-300', '--table', str(file)])
+    said = capsys.readouterr().out
+    assert '80.00' in said
+    assert not any(word in said for word in ('better', 'worse', 'no difference', 'seeds to be found'))
+
+
 def test_lines_of_other_settings_are_kept_and_not_used(study, made_up, monkeypatch, capsys):
     file = made_up()
     before = file.read_text()

@@ -335,6 +335,7 @@ class Memory(BaseStorageBackend):
     """A storage that is no disk."""
 
     files: ClassVar[dict[str, bytes]] = {}
+    written: ClassVar[list[str]] = []
 
     def get(self, filepath):
         return self.files[filepath]
@@ -344,6 +345,7 @@ class Memory(BaseStorageBackend):
 
     def put(self, obj, filepath):
         self.files[filepath] = bytes(obj)
+        self.written.append(filepath)
 
     def join_path(self, first, *others):
         return '/'.join((first, *others))
@@ -358,13 +360,17 @@ class Memory(BaseStorageBackend):
         del self.files[filepath]
 
 
-def test_checkpoints_on_another_storage_are_left_to_it(tool, tmp_path):
+@pytest.mark.parametrize('minutes', [15, 1e-9], ids=['every epoch', 'every step'])
+def test_checkpoints_on_another_storage_are_left_to_it(tool, tmp_path, minutes):
     Memory.files.clear()
+    Memory.written.clear()
     register_backend('memory', Memory, force=True, prefixes='memory')
     FileClient.register_backend('memory', Memory, force=True, prefixes='memory')
-    runner = train(tool, tmp_path / 'run', 'default_hooks.checkpoint.out_dir=memory://runs', epochs=3)
+    options = ['default_hooks.checkpoint.out_dir=memory://runs', f'default_hooks.checkpoint.minutes={minutes}']
+    runner = train(tool, tmp_path / 'run', *options, epochs=3)
     kept = [name for name in Memory.files if name.endswith('.pth')]
     assert sorted(kept) == ['memory://runs/run/best_accuracy_top1_epoch_3.pth', 'memory://runs/run/epoch_3.pth']
+    assert any('within_epoch_2.pth' in name for name in Memory.written) == (minutes < 1)
     assert (tmp_path / 'run' / POINTER).read_text() == 'memory://runs/run/epoch_3.pth'
     assert not list((tmp_path / 'run').glob('*.pth'))
     assert runner.epoch == 3
