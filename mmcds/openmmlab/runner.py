@@ -62,6 +62,11 @@ def build_dataset(config: Mapping[str, Any]) -> BaseDataset:
         if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
             raise ConfigError(f'{config["type"]}: {error}. Leave it out, or correct its name.') from error
         inner = inner_dataset(config)
+        if isinstance(error, ValueError) and str(inner.get('ann_file')).endswith('.txt'):
+            raise ConfigError(
+                f'{inner.get("type")} cannot read the list {inner["ann_file"]}: {str(error).rstrip(".")}. Each line '
+                'is the path of an image, a blank, and the number of its class.'
+            ) from error
         raise ConfigError(
             f'{inner.get("type")} cannot be loaded from {inner.get("data_root") or "its folder"}: '
             f'{" ".join(str(error).split()).rstrip(".")}. Put the data there, or say where it is with '

@@ -8,9 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hooks.check import UNREADABLE
+from mmcds.openmmlab.runner import build_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = (
@@ -124,3 +126,13 @@ def test_data_that_vanishes_ends_the_run_in_one_line(tmp_path, folder, environme
     assert process.returncode == 1
     assert said.strip().splitlines()[-1].startswith('mmcds: error: LoadImage: cannot read')
     assert 'Traceback' not in said.rpartition('mmcds: error')[2]
+
+
+@pytest.mark.parametrize(
+    'text', ['', 'a/1.png', 'a/1.png,0', 'a/1.png one'], ids=['empty', 'no label', 'comma', 'word']
+)
+def test_a_list_that_is_none_is_named_with_its_form(tmp_path, text):
+    (tmp_path / 'list.txt').write_text(text)
+    settings = dict(type='CustomDataset', data_root=str(tmp_path), ann_file='list.txt', data_prefix='', pipeline=[])
+    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(ConfigError, match='Each line is the path'):
+        build_dataset(settings)
