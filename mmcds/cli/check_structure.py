@@ -104,13 +104,13 @@ OBJECTS: dict[str, tuple[type, ...]] = {
 #: Keys that builders take out before they call the class.
 BUILDERS = ('type', '_scope_', '_delete_', 'convert_to_iter_based', 'priority', 'constructor', 'paramwise_cfg')
 
-#: Keywords whose annotations say less than they take.
-FREE = ('loss_scale',)
+#: Keywords whose annotations say less than they take: 'dynamic' or a number, True or 'qv_bias'.
+FREE = ('loss_scale', 'bias')
 #: Keywords with numbers from 0 to 1.
 PROBABILITIES = ('prob', 'flip_prob', 'erase_prob', 'drop_path_rate')
 #: Keywords of a loader.
 LOADER = (*(key for key in inspect.signature(DataLoader.__init__).parameters if key != 'self'), 'num_batch_per_epoch')
-#: Keywords with numbers that are 1 or more, and the ends of others.
+#: Keywords with numbers from 1 on, and the ends of the names of others.
 WIDTHS = ('in_channels', 'out_channels', 'base_channels', 'stem_channels', 'feat_channels')
 SIZES = ('num_classes', 'num_stages', 'depth', 'embed_dims', 'num_layers', 'num_heads', 'crop_size', 'topk')
 
@@ -129,9 +129,21 @@ def check_structure(config: Config) -> None:
         if 0 < len(there) < len(names):
             lacking = next(name for name in names if name not in there)
             raise ConfigError(f'{lacking} is missing beside {there[0]}. Give all of {", ".join(names)}, or none.')
+    check_tables(config)
+    check_classifier(config)
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
+        for name in config:
+            if name in KINDS:
+                check_value(config[name], name, PLACES.get(name))
+
+
+def check_tables(config: Config) -> None:
+    """Check settings at the top that name no class: loaders, loops, randomness, environment."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name) is not None:
-            check_loader_keywords(name, config[name])
+            if 'dataset' not in config[name]:
+                raise ConfigError(f'{name} has no dataset. Add dataset=dict(type=...), or set {name} to None.')
+            check_table(name, config[name], LOADER)
     if config.get('randomness') is not None:
         check_keywords(config.randomness, 'randomness', Runner.set_randomness)
         if 'seed' not in config.randomness:
@@ -145,18 +157,20 @@ def check_structure(config: Config) -> None:
             check_keywords(config.get(name) or {}, name, loop, ('fp16',))
     check_table('auto_scale_lr', config.get('auto_scale_lr') or {}, ('enable', 'base_batch_size'))
     check_table('env_cfg', config.get('env_cfg') or {}, ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'))
-    preprocessor = config.get('data_preprocessor') or {}
-    if str(config.model.get('type')).rpartition('.')[2] == 'CDSClassifier' and 'type' not in preprocessor:
+
+
+def check_classifier(config: Config) -> None:
+    """Check preprocessor and teacher of our classifier, which need no type."""
+    if str(config.model.get('type')).rpartition('.')[2] != 'CDSClassifier':
+        return
+    preprocessor, teacher = config.get('data_preprocessor') or {}, config.model.get('teacher')
+    if 'type' not in preprocessor:
         check_keywords(preprocessor, 'data_preprocessor', CDSDataPreprocessor)
-        if config.model.get('teacher') is not None:
-            teacher = config.model.teacher
-            if not isinstance(teacher, Mapping):
-                raise ConfigError(f'model.teacher is {teacher!r:.80}. Set it to dict(config=..., checkpoint=...).')
-            check_keywords(teacher, 'model.teacher', LoadedTeacher)
-    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
-        for name in config:
-            if name in KINDS:
-                check_value(config[name], name, PLACES.get(name))
+    if teacher is None:
+        return
+    if not isinstance(teacher, Mapping):
+        raise ConfigError(f'model.teacher is {teacher!r:.80}. Set it to dict(config=..., checkpoint=...).')
+    check_keywords(teacher, 'model.teacher', LoadedTeacher)
 
 
 def check_value(value: Any, name: str, place: Registry | None) -> None:
@@ -280,13 +294,6 @@ def check_train_loop(train: Mapping) -> None:
         check_keywords(others, 'train_cfg', EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop)
 
 
-def check_loader_keywords(name: str, loader: Mapping) -> None:
-    """Refuse a loader without a data set, and keywords that no loader has."""
-    if 'dataset' not in loader:
-        raise ConfigError(f'{name} has no dataset. Add dataset=dict(type=...), or set {name} to None.')
-    check_table(name, loader, LOADER)
-
-
 def check_table(name: str, table: Mapping, known: Collection[str]) -> None:
     """Refuse what a table of settings does not know."""
     for key in table:
@@ -400,9 +407,7 @@ def fits(value: Any, hint: Any, strict: bool) -> bool:
     if hint in (bool, int, float, str) and not strict and isinstance(value, list | tuple):
         return bool(value) and all(fits(each, hint, strict or hint is bool) for each in value)
     if hint is bool:
-        return (
-            isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)) or (not strict and is_word(value))
-        )
+        return isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
     if hint in (int, float):
         whole = strict and hint is int
         return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -416,12 +421,6 @@ def fits(value: Any, hint: Any, strict: bool) -> bool:
         several = not strict and isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
         return isinstance(value, Mapping) or several or (not strict and value is None)
     return True
-
-
-def is_word(value: Any) -> bool:
-    """Return whether a value is a word that does not stand for yes, no or a number, as 'qv_bias' for a bias."""
-    numeric = isinstance(value, str) and value.replace('.', '').isdigit()
-    return isinstance(value, str) and not numeric and value.lower() not in ('', 'true', 'false', 'yes', 'no', 'nope')
 
 
 def words(hint: Any) -> str:

@@ -124,7 +124,7 @@ def test_configs_of_the_host_are_right(folder):
         (None, int, False, False),
         (1, bool, True, True),
         (2, bool, False, False),
-        ('x', bool, False, True),
+        ('x', bool, False, False),
         (5, str, False, False),
         ([1], list[int], True, True),
         ((1, 'a'), list[int], False, True),
