@@ -60,7 +60,7 @@ def check_config(config: Config) -> None:
     check_lengths(config.get('train_cfg') or {})
     check_optimiser(config.get('optim_wrapper') or {})
     check_schedules(config.get('param_scheduler') or ())
-    check_colours(config.get('data_preprocessor') or {})
+    check_colours(config)
     check_topk(config)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         check_loader(name, config.get(name) or {})
@@ -139,11 +139,14 @@ def check_optimiser(wrapper: Mapping[str, Any]) -> None:
     check_whole('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), 1)
 
 
-def check_colours(preprocessor: Mapping[str, Any]) -> None:
+def check_colours(config: Config) -> None:
     """Refuse means and deviations of the channels with which images cannot be normalised."""
+    preprocessor = config.get('data_preprocessor') or {}
+    ours = str(config.model.get('type')).rpartition('.')[2] == 'CDSClassifier'  # others may have more channels
     lengths = {name: preprocessor[name] for name in ('mean', 'std') if preprocessor.get(name) is not None}
     for name, values in lengths.items():
-        if not isinstance(values, Sequence) or isinstance(values, str) or len(values) not in (1, 3):
+        listed = isinstance(values, Sequence) and not isinstance(values, str) and len(values)
+        if not listed or (ours and len(values) not in (1, 3)):
             raise ConfigError(f'data_preprocessor.{name} is {values!r}. Set it to a number for each of 3 channels.')
         for value in values:
             low, high = (1e-9, 1e5) if name == 'std' else (-1e5, 1e5)

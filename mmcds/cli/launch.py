@@ -456,12 +456,9 @@ def report_error(error: BaseException) -> None:
             'there, or say where it is with --data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
         )
     for settings in being_built(error):
-        kind = settings.get('type', 'an object without a type') if isinstance(settings, Mapping) else repr(settings)
-        others = {key: value for key, value in settings.items() if key != 'type'} if kind != repr(settings) else {}
-        text = ', '.join(f'{key}={value!r:.60}' for key, value in others.items())
         sys.exit(
-            f'mmcds: error: {kind} cannot be built from {text or "nothing"}: {reason_of(error)}. Correct the config; '
-            f'{TRACEBACK}=1 shows where this comes from.'
+            f'mmcds: error: {in_words(settings)}: {reason_of(error)}. Correct the config; {TRACEBACK}=1 shows where '
+            'this comes from.'
         )
 
 
@@ -472,6 +469,15 @@ def being_built(error: BaseException) -> list[Any]:
         if frame.f_code in BUILDERS:
             found = [frame.f_locals.get('cfg', frame.f_locals.get('config'))]
     return found
+
+
+def in_words(settings: Any) -> str:
+    """Return which object cannot be built, and from what."""
+    if not isinstance(settings, Mapping):
+        return f'{settings!r:.80} describes no object'
+    kind = settings.get('type', 'an object without a type')
+    text = ', '.join(f'{key}={value!r:.60}' for key, value in settings.items() if key != 'type')
+    return f'{getattr(kind, "__name__", kind)} cannot be built from {text or "nothing"}'
 
 
 def reason_of(error: BaseException) -> str:

@@ -221,10 +221,15 @@ class CDSClassifier(TrainingStep, ImageClassifier):
     def _loss_of_mixed(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> dict[str, Tensor]:
         """Return the losses of a step whose cross-entropy sees mixed images; see :meth:`loss`."""
         views = inputs if inputs.ndim == 5 else inputs[None]
+        if max(self.ce_views) >= len(views):
+            raise ConfigError(
+                f'CDSClassifier: {len(views)} view(s) per image arrive, but ce_views is {self.ce_views}. Give '
+                'MultiViewTransform that many views.'
+            )
         labels = labels_of(data_samples).to(inputs.device, non_blocking=True)
         check_all(labels >= 0, 'CDSClassifier: mixing images mixes their labels, but some have none (-1).')
-        rows = torch.cat([views[view] for view in self.ce_views if view < len(views)])
-        scores = F.one_hot(labels, self.head.num_classes).to(rows.dtype).repeat(len(rows) // len(labels), 1)
+        rows = torch.cat([views[view] for view in self.ce_views])
+        scores = F.one_hot(labels, self.head.num_classes).to(rows.dtype).repeat(len(self.ce_views), 1)
         mixed, scores = self.mixing(rows, scores)
         if not self.supervisions:
             return {'loss_ce': self._loss_of_scores(self.forward_rows(mixed)[2], scores)}

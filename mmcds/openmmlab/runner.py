@@ -118,7 +118,7 @@ class Runner(mmengine.runner.Runner):
             if name in HOST_HOOKS + OUR_HOOKS:
                 continue
             near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1, 0.8)
-            if near and hooks[name] is not None:
+            if near and hooks[name] is not None and abs(len(name) - len(near[0])) < 2:  # no second checkpoint hook
                 raise ConfigError(f'default_hooks.{name} is no hook that configs have. Did you mean {near[0]}?')
             if hooks[name] is None:
                 near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1)

@@ -432,6 +432,8 @@ def test_mixing_gives_every_parameter_a_gradient_and_needs_labels():
     model = with_cds(train_cfg=dict(augments=MIXUP), ce_views=(0, 1))
     total(model.loss(views(), samples(0, 1, 1, 2))).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    with pytest.raises(ConfigError, match=r'1 view\(s\) per image arrive, but ce_views is \(0, 1\)'):
+        model.loss(views(1), samples(0, 1, 1, 2))
     with pytest.raises(ConfigError, match='some have none'):
         model.loss(views(), samples(0, 1, -1, 2))
     assert model._beside is None

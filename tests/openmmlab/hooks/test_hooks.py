@@ -289,6 +289,16 @@ def test_a_pretrained_network_of_another_architecture_is_refused(tool, finished,
     assert torch.equal(runner.model.backbone.conv1.weight, weights(finished, 2)['backbone.conv1.weight'])
 
 
+@pytest.mark.parametrize('name, refused', [('chekcpoint', True), ('my_checkpoint', False)])
+def test_a_misspelt_hook_does_not_come_beside_the_one_that_is_meant(tool, tmp_path, name, refused):
+    option = f"default_hooks.{name}.type='IterTimerHook'"
+    if refused:
+        with pytest.raises(ConfigError, match=r'default_hooks\.chekcpoint .* Did you mean checkpoint'):
+            train(tool, tmp_path, option, 'train_cfg.max_epochs=1')
+    else:
+        train(tool, tmp_path, option, 'train_cfg.max_epochs=1')
+
+
 def test_validation_images_of_other_classes_are_refused(tool, tmp_path):
     for part, names in (('train', 'abc'), ('val', 'abd')):
         for name in names:
