@@ -371,7 +371,7 @@ def parameters(kind: Callable) -> tuple[dict[str, Any], bool]:
             passes |= each.kind is each.VAR_KEYWORD
             if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) and each.name != 'self':
                 default = each.default
-                guess = type(default) | None if isinstance(default, bool | float | str) else Any
+                guess = type(default) | None if isinstance(default, bool | float) else Any
                 hint = hints.get(each.name, guess)
                 found.setdefault(each.name, hint if default is not None else typing.Optional[hint])  # noqa: UP045
         if not passes:

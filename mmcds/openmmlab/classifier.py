@@ -93,7 +93,7 @@ class CDSClassifier(TrainingStep, ImageClassifier):
     def __init__(
         self,
         backbone: dict,
-        neck: dict | None = None,
+        neck: dict | list[dict] | None = None,
         head: dict | None = None,
         supervisions: dict[str, dict | None] | None = None,
         teacher: dict | None = None,

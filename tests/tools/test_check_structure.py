@@ -111,6 +111,30 @@ def test_configs_of_the_host_are_right(folder):
 
 
 @pytest.mark.parametrize(
+    'options',
+    [
+        {'model.neck': [dict(type='GlobalAveragePooling'), dict(type='LinearNeck', in_channels=128, out_channels=8)]},
+        {'model.backbone': dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[8, 16, 32, 64]))},
+        {'model.backbone': dict(type='SwinTransformer', arch=dict(embed_dims=8, depths=[2] * 4, num_heads=[1] * 4))},
+        {'model.backbone.init_cfg': [dict(type='Kaiming', layer='Conv2d')]},
+        {'optim_wrapper.loss_scale': 512.0},
+        {'custom_hooks': [dict(type='EMAHook', ema_type='ExponentialMovingAverage')]},
+        {'default_hooks.my_checkpoint': dict(type='CheckpointHook')},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_unusual_and_right_passes(options):
+    config = Config.fromfile(CONFIG)
+    for name, value in options.items():
+        *holders, key = name.split('.')
+        place = config
+        for each in holders:
+            place = place[each]
+        place[key] = value
+    check_structure(config)
+
+
+@pytest.mark.parametrize(
     'value, hint, strict, loose',
     [
         (3, int, True, True),
