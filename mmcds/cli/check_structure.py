@@ -104,8 +104,8 @@ OBJECTS: dict[str, tuple[type, ...]] = {
 #: Keys that builders take out before they call the class.
 BUILDERS = ('type', '_scope_', '_delete_', 'convert_to_iter_based', 'priority', 'constructor', 'paramwise_cfg')
 
-#: Keywords whose annotations say less than they take: 'dynamic' or a number, True or 'qv_bias'.
-FREE = ('loss_scale', 'bias')
+#: Keywords whose annotations say less than they take: 'dynamic' or a number, True or 'qv_bias', a dict or several.
+FREE = ('loss_scale', 'bias', 'init_cfg')
 #: Keywords with numbers from 0 to 1.
 PROBABILITIES = ('prob', 'flip_prob', 'erase_prob', 'drop_path_rate')
 #: Keywords of a loader.

@@ -117,6 +117,7 @@ def test_configs_of_the_host_are_right(folder):
         {'model.backbone': dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[8, 16, 32, 64]))},
         {'model.backbone': dict(type='SwinTransformer', arch=dict(embed_dims=8, depths=[2] * 4, num_heads=[1] * 4))},
         {'model.backbone.init_cfg': [dict(type='Kaiming', layer='Conv2d')]},
+        {'model.backbone': dict(type='PreActResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint='x.pth'))},
         {'optim_wrapper.loss_scale': 512.0},
         {'custom_hooks': [dict(type='EMAHook', ema_type='ExponentialMovingAverage')]},
         {'default_hooks.my_checkpoint': dict(type='CheckpointHook')},
