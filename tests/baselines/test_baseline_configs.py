@@ -15,7 +15,7 @@ from mmcds.paper import Cell, compose
 from mmcds.paper.tables import BASELINES, METHODS, TAUGHT
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = [*(folder for folder, _ in BASELINES.values()), 'dkd', 'dist', 'standardized_kd']
+FOLDERS = [*(folder for folder, _ in BASELINES.values()), 'dkd', 'dist', 'nkd', 'standardized_kd']
 LEAVES = sorted(path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / 'configs' / name).glob('*.py'))
 SHORT = [*ONE_STEP, 'train_dataloader.batch_size=3', 'train_dataloader.dataset.indices=6']
 
