@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 #: Operations that launch nothing, beside views.
-NO_KERNEL = {'detach', 'alias', 'empty', 'empty_like', 'new_empty', 'empty_strided', '_unsafe_view', 'lift_fresh'}
+STORAGE = {'detach', 'alias', 'empty', 'empty_like', 'new_empty', 'empty_strided', '_unsafe_view', 'lift_fresh'}
 ROOT = str(Path(__file__).resolve().parents[1])
 
 
@@ -83,17 +83,7 @@ class Waits(TorchDispatchMode):
             free = kwargs.get('non_blocking') or (name == 'copy_' and len(args) > 2 and args[2])
             if source.device.type != target.device.type and (target.is_cpu or not free):
                 self._waits(f'copy {source.device.type} to {target.device.type}')
-        storage = {
-            'detach',
-            'alias',
-            'empty',
-            'empty_like',
-            'new_empty',
-            'empty_strided',
-            '_unsafe_view',
-            'lift_fresh',
-        }
-        if any(tensor.is_cuda for tensor in results) and not function.is_view and name not in storage:
+        if any(tensor.is_cuda for tensor in results) and not function.is_view and name not in STORAGE:
             self.kernels[name] += 1
         return result
 

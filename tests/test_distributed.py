@@ -82,6 +82,7 @@ def test_two_ranks_with_gather_equal_one_process_after_five_steps(exact, one_pro
         'tools/dist_train.sh',
         exact / 'config.py',
         2,
+        '--static-graph',
         '--work-dir',
         exact / 'two',
         '--cfg-options',

@@ -33,7 +33,7 @@ def folder(path: Path) -> str:
 
 #: Folders of plain PyTorch, from the inside out, and what they may import beyond the standard library.
 INNER = ('core', 'losses', 'heads', 'methods', 'baselines')
-PLAIN = {'torch', 'numpy', 'mmcds', *sys.stdlib_module_names}
+PLAIN = {'torch', 'numpy', 'triton', 'mmcds', *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError
-from mmcds.core.numerics import exact
+from mmcds.core.numerics import exact, mean_of_labelled
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
 from mmcds.methods import LogitDistillation
@@ -87,11 +87,10 @@ class DKDSupervision(LogitDistillation):
         """Return ``loss_target`` and ``loss_others``; 0 if no row has a label."""
         student, teacher = self.logits(outputs)
         labels = self.select_labels(outputs)
-        known = (labels >= 0).to(student.dtype)
         right, among, _ = decoupled_divergences(student, teacher, labels.clamp(min=0), self.temperature)
         grown = min(1.0, outputs.progress / self.warmup) if self.warmup else 1.0
-        factor = self.temperature**2 * grown / known.sum().clamp(min=1)
+        factor = self.temperature**2 * grown
         return {
-            'loss_target': self.alpha * factor * (right * known).sum(),
-            'loss_others': self.beta * factor * (among * known).sum(),
+            'loss_target': self.alpha * factor * mean_of_labelled(right, labels),
+            'loss_others': self.beta * factor * mean_of_labelled(among, labels),
         }

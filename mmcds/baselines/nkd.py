@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcds.core.numerics import exact
+from mmcds.core.numerics import exact, mean_of_labelled
 from mmcds.core.outputs import StepOutputs
 from mmcds.core.registry import MODELS
 from mmcds.methods import LogitDistillation
@@ -69,10 +69,8 @@ class NKDSupervision(LogitDistillation):
         """Return ``loss_target`` and ``loss_others``; 0 if no row has a label."""
         student, teacher = self.logits(outputs)
         labels = self.select_labels(outputs)
-        known = (labels >= 0).to(student.dtype)
         right, others = normalized_terms(student, teacher, labels.clamp(min=0), self.temperature)
-        count = known.sum().clamp(min=1)
         return {
-            'loss_target': (right * known).sum() / count,
-            'loss_others': self.gamma * self.temperature**2 * (others * known).sum() / count,
+            'loss_target': mean_of_labelled(right, labels),
+            'loss_others': self.gamma * self.temperature**2 * mean_of_labelled(others, labels),
         }

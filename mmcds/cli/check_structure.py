@@ -25,7 +25,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, Tes
 from torch.utils.data import DataLoader
 
 from mmcds.cli.check_values import check_number, check_whole
-from mmcds.core.errors import ConfigError
+from mmcds.core.errors import ConfigError, did_you_mean
 from mmcds.openmmlab.teacher import LoadedTeacher
 from mmcds.views.preprocessor import CDSDataPreprocessor
 
@@ -109,7 +109,11 @@ FREE = ('loss_scale', 'bias', 'init_cfg')
 #: Keywords with numbers from 0 to 1.
 PROBABILITIES = ('prob', 'flip_prob', 'erase_prob', 'drop_path_rate')
 #: Keywords of a loader.
-LOADER = (*(key for key in inspect.signature(DataLoader.__init__).parameters if key != 'self'), 'num_batch_per_epoch')
+LOADER = (
+    *(key for key in inspect.signature(DataLoader.__init__).parameters if key != 'self'),
+    'num_batch_per_epoch',
+    'on_device',
+)
 #: Keywords with numbers from 1 on, and the ends of the names of others.
 WIDTHS = ('in_channels', 'out_channels', 'base_channels', 'stem_channels', 'feat_channels')
 SIZES = ('num_classes', 'num_stages', 'depth', 'embed_dims', 'num_layers', 'num_heads', 'crop_size', 'topk')
@@ -298,8 +302,7 @@ def check_table(name: str, table: Mapping, known: Collection[str]) -> None:
     """Refuse what a table of settings does not know."""
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0.6)
-            hint = f'Did you mean {near[0]}?' if near else f'It has {", ".join(known)}.'
+            hint = did_you_mean(key, known, f'It has {", ".join(known)}.')
             raise ConfigError(f'{name} has no setting {key!r}. {hint}')
 
 
@@ -317,9 +320,8 @@ def check_keywords(value: Mapping, name: str, kind: Callable, others: Collection
         if key not in known:
             if not closed:
                 continue
-            near = difflib.get_close_matches(str(key), known, 1, 0.6)
-            hint = f' Did you mean {near[0]}?' if near else f' It takes {", ".join(known) or "none"}.'
-            raise ConfigError(f'{name}.{key}: {kind.__name__} has no keyword {key!r}.{hint}')
+            near = did_you_mean(key, known, f'It takes {", ".join(known) or "none"}.')
+            raise ConfigError(f'{name}.{key}: {kind.__name__} has no keyword {key!r}. {near}')
         hint = known[key]
         if key in FREE:
             continue

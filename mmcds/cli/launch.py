@@ -151,13 +151,31 @@ def add_step_arguments(parser: ArgumentParser) -> None:
         choices=('channels_last', 'contiguous'),
         help='layout of images and weights (default: what the config says, otherwise channels_last)',
     )
-    parser.add_argument('--compile', action='store_true', help='run backbone and heads through torch.compile')
+    parser.add_argument('--compile', action='store_true', help='run the whole loss through torch.compile')
+    parser.add_argument(
+        '--cuda-graph', action='store_true', help='launch a step as one CUDA graph (one GPU, batches of one size)'
+    )
     parser.add_argument('--no-fused', action='store_true', help='update weights tensor by tensor, not in one kernel')
     parser.add_argument(
         '--recompute', action='store_true', help='keep less for the backward pass: a third more time, less memory'
     )
+    parser.add_argument(
+        '--data-on-device',
+        action='store_true',
+        help='hold the training images on the GPU and cut the views there: small images, no RandomResizedCrop',
+    )
+    several = parser.add_argument_group('several processes')
+    several.add_argument('--sync-bn', action='store_true', help='normalise with the statistics of all GPUs')
+    several.add_argument(
+        '--static-graph', action='store_true', help='trust that all steps use the same parameters in the same order'
+    )
+    several.add_argument(
+        '--compress-gradients', action='store_true', help='average gradients in bfloat16, which halves what is sent'
+    )
 
 
+#: What makes several processes of one model.
+WRAPPER = 'MMDistributedDataParallel'
 #: Optimisers of PyTorch that have a fused kernel on CPU and GPU.
 FUSED = ('SGD', 'Adam', 'AdamW', 'Adagrad')
 
@@ -192,8 +210,44 @@ def merge_step_arguments(config: Config, args: Namespace) -> None:
         config.model.channels_last = {'channels_last': True, 'contiguous': False, None: 'auto'}[args.memory_format]
     if args.recompute:
         config.model.recompute_stages = True
+    if args.data_on_device:
+        config.train_dataloader.on_device = True
     if args.compile:
         config.custom_hooks = [*config.get('custom_hooks', ()), dict(type='mmpretrain.CompileHook')]
+    if args.cuda_graph:
+        config.custom_hooks = [*config.get('custom_hooks', ()), dict(type='mmpretrain.CUDAGraphHook')]
+    _merge_several(config, args)
+
+
+def _merge_several(config: Config, args: Namespace) -> None:
+    """Write the options of several processes into the config; gradients share the memory in which they are sent."""
+    chosen = [name for name in ('sync_bn', 'static_graph', 'compress_gradients') if getattr(args, name)]
+    if config.get('launcher', 'none') == 'none':
+        if chosen:
+            raise ConfigError(
+                f'--{chosen[0].replace("_", "-")} is for several processes, but this is one. Start them by '
+                'tools/dist_train.sh or tools/slurm_train.sh, or leave it out.'
+            )
+        return
+    if args.sync_bn:
+        if not torch.cuda.is_available():
+            raise ConfigError("--sync-bn needs GPUs: PyTorch's SyncBatchNorm has no form for a CPU. Leave it out.")
+        config.sync_bn = 'torch'
+    if config.get('model_wrapper_cfg') is None:
+        unused = config.get('find_unused_parameters', False)
+        config.model_wrapper_cfg = dict(broadcast_buffers=False, find_unused_parameters=unused)
+    wrapper = config.model_wrapper_cfg
+    if wrapper.get('type', WRAPPER) == WRAPPER:
+        wrapper.setdefault('gradient_as_bucket_view', True)
+        if args.static_graph:
+            wrapper.static_graph = True
+    elif args.static_graph or args.compress_gradients:
+        raise ConfigError(
+            f'--{chosen[-1].replace("_", "-")} is an option of {WRAPPER}, but model_wrapper_cfg names '
+            f'{wrapper["type"]}. Leave one of them out.'
+        )
+    if args.compress_gradients:
+        config.custom_hooks = [*config.get('custom_hooks', ()), dict(type='mmpretrain.GradientCompressionHook')]
 
 
 #: Parameters of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, with the largest values that it takes.
@@ -331,7 +385,7 @@ def use_cpu_processes(config: Config) -> None:
     """Let several processes of a machine without GPU work together through gloo; MMEngine expects GPUs."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
-    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    config.model_wrapper_cfg = dict(type=WRAPPER, device_ids=None, broadcast_buffers=False)
 
 
 def check_data_root(config: Config, loaders: tuple[str, ...]) -> None:

@@ -44,8 +44,9 @@ def check_all(conditions: Tensor, message: str) -> None:
 
     Raises:
         ConfigError: On the CPU. A GPU is not waited for: it stops by itself, and the message stands above its error.
+        RuntimeError: With this message, from compiled code on the CPU.
     """
-    if conditions.is_cpu:
+    if conditions.is_cpu and not torch.compiler.is_compiling():
         if not conditions.all():
             raise ConfigError(message)
     else:
@@ -88,6 +89,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits = at_least_float32(logits)
     rows = F.cross_entropy(logits, labels, ignore_index=-1, reduction='none')
     return rows.sum() / (labels >= 0).sum().clamp(min=1)
+
+
+def mean_of_labelled(values: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of the values (N,) of rows with a label, which is -1 for the others (N,); 0 if there is none."""
+    labelled = labels >= 0
+    return (values * labelled).sum() / labelled.sum().clamp(min=1)
 
 
 NORMS: dict[str, type[nn.Module]] = {

@@ -37,6 +37,7 @@ class StepOutputs:
             of the supervision and the tap: rows of unit length, (V, N, D).
         teacher: What the frozen teacher made of the same images, without gradient, or None.
         num_labelled: How many images have a label, if that is known without waiting for a GPU.
+        watched: Whether what is only logged is wanted at this step.
     """
 
     num_views: int
@@ -49,6 +50,7 @@ class StepOutputs:
     embeddings: Mapping[str, Mapping[Tap, Tensor]] = field(default_factory=dict)
     teacher: StepOutputs | None = None
     num_labelled: int | None = None
+    watched: bool = True
 
     def per_view(self, rows: Tensor) -> Tensor:
         """Split view-major rows (M, ...) into (V, N, ...) without a copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -263,6 +264,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         labels: Tensor,
         sample_idx: Tensor | None = None,
         progress: float = 0.0,
+        watched: bool = True,
     ) -> Losses:
         """Compute all losses of one step.
 
@@ -271,6 +273,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
             labels: Class of every image, -1 where it is unlabelled. (N,), int64.
             sample_idx: Index of every image in its data set, for methods that keep something for each. (N,).
             progress: Share of the run that is done, for methods that ramp their weight.
+            watched: Whether values that are not optimised are wanted too; without them a step is faster.
 
         Returns:
             ``loss_ce``, then ``<supervision>.<name>`` for every value of every supervision; ``.total`` is the sum of
@@ -286,7 +289,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
                 f'ContrastiveDeepSupervision: labels have shape {tuple(labels.shape)}, but the views show {count} '
                 'images, (V, N, 3, H, W). Give one label per image, not per view.'
             )
-        outputs = self.step_outputs(stacked, labels, sample_idx, progress)
+        outputs = replace(self.step_outputs(stacked, labels, sample_idx, progress), watched=watched)
         return Losses(loss_ce=self.criterion(*self.rows_of_cross_entropy(outputs)), **self.supervise(outputs))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from mmcds.core.errors import ConfigError
 from mmcds.core.outputs import StepOutputs
@@ -108,13 +109,17 @@ class Teacher:
         """Go from the student's mean and standard deviation to the teacher's."""
         if self.mean is None or mean is None or std is None:
             return views
-        if self._same is None:  # compared once: a GPU would be waited for at every step
-            self._own = tuple(
-                torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1)
-                for value in (self.mean, self.std)
-            )
-            self._same = torch.equal(self._own[0], mean) and torch.equal(self._own[1], std)
+        if self._same is None:
+            self._compare(mean, std)
         if self._same:
             return views
         to_mean, to_std = (value.to(mean.device, mean.dtype) for value in self._own)
         return ((views * std + mean - to_mean) / to_std).to(views.dtype)
+
+    @_disable_dynamo  # as torch.compiler.disable, without importing the compiler
+    def _compare(self, mean: Tensor, std: Tensor) -> None:
+        """Find out whether both normalisations are the same; once, as a GPU would be waited for at every step."""
+        self._own = tuple(
+            torch.tensor(value, device=mean.device, dtype=mean.dtype).view(-1, 1, 1) for value in (self.mean, self.std)
+        )
+        self._same = torch.equal(self._own[0], mean) and torch.equal(self._own[1], std)

@@ -176,8 +176,7 @@ class CDSNeck(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Project every tap's map (M, C_s, H_s, W_s) to rows of unit length (M, D_s), at least float32."""
-        rows = []
-        for head, feature in zip(self.heads.values(), features, strict=True):
-            row = head(feature)
-            rows.append(F.normalize(at_least_float32(row), dim=1, eps=EPS))
-        return rows
+        rows = [head(feature) for head, feature in zip(self.heads.values(), features, strict=True)]
+        if len(set(self.out_channels)) == 1:  # at once: a GPU launches a quarter of the kernels
+            return list(F.normalize(at_least_float32(torch.stack(rows)), dim=2, eps=EPS).unbind())
+        return [F.normalize(at_least_float32(row), dim=1, eps=EPS) for row in rows]

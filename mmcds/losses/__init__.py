@@ -3,6 +3,7 @@
 from mmcds.losses.gather import Gathered, gather_embeddings
 from mmcds.losses.metrics import alignment, contrast_metrics, uniformity
 from mmcds.losses.ntxent import NTXentLoss, ntxent_loss
+from mmcds.losses.ring import ring_contrast_loss
 from mmcds.losses.sincere import SINCERELoss, sincere_loss
 from mmcds.losses.supcon import Classes, SupConLoss, number_classes, supcon_loss
 
@@ -17,6 +18,7 @@ __all__ = [
     'gather_embeddings',
     'ntxent_loss',
     'number_classes',
+    'ring_contrast_loss',
     'sincere_loss',
     'supcon_loss',
     'uniformity',

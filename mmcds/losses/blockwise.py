@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 # If all scores lie within +-30, exp(score) and every sum and product of it that is needed here stay normal numbers
 # in float32 (float64: +-300), so that one exponential without a shift serves the rows and the columns of a tile.
@@ -45,8 +46,10 @@ def _threads(device: torch.device) -> int:
     have read are slow to write again: with plain sums and products down the columns, forward took 1.35 times as long
     and backward 1.1 times, on a virtual machine with two cores. So these are taken over the run of every thread first.
     """
+    if device.type != 'cpu' or torch.compiler.is_compiling():
+        return 1
     threads = torch.get_num_threads()
-    return threads if device.type == 'cpu' and threads <= 4 else 1
+    return threads if threads <= 4 else 1
 
 
 class _Tiles:
@@ -103,7 +106,7 @@ class _Tiles:
         if self.safe:
             tile.exp2_()
         for row, column, count in self.own_pairs(i, j):
-            tile[row : row + count, column : column + count].fill_diagonal_(self.nothing)
+            tile[row : row + count, column : column + count].diagonal().fill_(self.nothing)
         return tile
 
     @property
@@ -310,4 +313,11 @@ def blockwise_logsumexp(
     block = block_size or default_block_size(anchors.device)
     shape = (len(anchors), len(anchors if candidates is None else candidates))
     tiles = _Tiles(shape, candidates is None, block, scale, bound <= _SAFE_BOUND[anchors.dtype], own, ids)
-    return _BlockwiseLogSumExp.apply(anchors, candidates, tiles)
+    if tiles.single:
+        return _BlockwiseLogSumExp.apply(anchors, candidates, tiles)
+    return _in_tiles(anchors, candidates, tiles)
+
+
+@_disable_dynamo  # as torch.compiler.disable without importing the compiler, which would write out every tile
+def _in_tiles(*arguments: Any) -> tuple[Tensor, ...]:
+    return _BlockwiseLogSumExp.apply(*arguments)

@@ -86,6 +86,8 @@ class SINCERELoss(SupConLoss):
         ConfigError: If a value is outside its range.
     """
 
+    stacks = False
+
     def __init__(
         self,
         temperature: float = 0.07,

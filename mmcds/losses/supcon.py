@@ -7,24 +7,28 @@ rows z of which M or fewer are anchors::
     pull      = mean score with the positives        from one sum of rows per class (mmcds/losses/class_sums.py)
     loss      = mean over anchors of (log_all - pull)
 
-With positives='in' the second line is a log-sum-exp over the positives instead.
+With positives='in' the second line is a log-sum-exp over the positives instead. On a GPU, kernels of our own do both
+steps for all taps at once (mmcds/losses/fused.py).
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.core.numerics import at_least_float32
 from mmcds.core.registry import MODELS
+from mmcds.losses import fused
 from mmcds.losses.blockwise import blockwise_logsumexp
 from mmcds.losses.class_sums import class_scores
 
 POSITIVES = ('out', 'in')
+KERNELS = ('auto', 'tiles', 'fused', 'chunked')
+PRECISIONS = ('float32', 'tf32x3', 'tf32', 'float16', 'bfloat16')
 
 
 class Classes(NamedTuple):
@@ -55,7 +59,6 @@ def number_classes(labels: Tensor) -> Classes:
     return Classes(ids, torch.zeros_like(ids).scatter_add_(0, ids, torch.ones_like(ids)))
 
 
-@_disable_dynamo  # as torch.compiler.disable, without importing the compiler
 def supcon_loss(
     embeddings: Tensor,
     labels: Tensor | Classes | None = None,
@@ -67,6 +70,8 @@ def supcon_loss(
     num_ranks: int = 1,
     block_size: int | None = None,
     unit_rows: bool = False,
+    kernel: str = 'auto',
+    precision: str = 'float32',
 ) -> Tensor:
     r"""Pull images of one class and views of one image together, push all other rows apart.
 
@@ -83,7 +88,8 @@ def supcon_loss(
     float32 or float64 with autocast off. No matrix of size M x M is held unless it is no larger than one tile.
 
     Args:
-        embeddings: Rows of unit length, view-major; a row of zeros is allowed. (V, N, D), V >= 2.
+        embeddings: Rows of unit length, view-major; a row of zeros is allowed. (V, N, D), V >= 2. Or those of T taps,
+            (T, V, N, D), which a GPU does at once.
         labels: Class of every image, -1 = unlabelled. (N,), integer. Or what :func:`number_classes` made of them.
             None = all unlabelled.
         temperature: tau > 0, in units of cosine similarity; a scalar tensor gets a gradient.
@@ -96,9 +102,14 @@ def supcon_loss(
             one tile, kept for backward.
         unit_rows: Trust that the rows have unit length, as those of our heads have. Then a GPU is not waited for; on
             a CPU they are checked in any case.
+        kernel: How a GPU computes float32 rows: ``'fused'`` in one kernel, ``'chunked'`` by products of many rows with
+            all others, ``'tiles'`` as a CPU does, ``'auto'`` by the width of the rows. Tiles stand in where Triton
+            cannot be used.
+        precision: Of the products in the kernels of a GPU: ``'float32'``, ``'tf32x3'``, ``'tf32'``, ``'float16'`` or
+            ``'bfloat16'``, with sums in float32; see :mod:`mmcds.losses.fused` for their errors. Tiles have float32.
 
     Returns:
-        Scalar, float32 or float64. Equals log(M - 1) when all rows are the same.
+        Scalar, float32 or float64; one per tap, (T,), for T taps. Equals log(M - 1) when all rows are the same.
 
     Raises:
         ConfigError: If shapes, types or values of the arguments break a rule above, or if embeddings are not
@@ -117,38 +128,79 @@ def supcon_loss(
     # 3. The logarithm of the denominator, over all rows but the anchor itself, tile by tile.
     # 4. Outside the logarithm, the mean over positives is an inner product with the sum of the class: no pairs at all.
     #    Inside it, step 3 sums the positives' exponentials on the way.
-    scalar = temperature.item() if isinstance(temperature, Tensor) else temperature
-    _check_arguments(embeddings, labels, scalar, positives, block_size)
+    taps = embeddings if embeddings.ndim == 4 else embeddings[None]
+    _check_arguments(taps, labels, positives, block_size)
+    _check_choices('supcon_loss', temperature, kernel, precision)
     with torch.autocast(embeddings.device.type, enabled=False):
-        z = at_least_float32(embeddings)
+        z = at_least_float32(taps)
         if normalize:
-            z = F.normalize(z, dim=2, eps=1e-6)
+            z = F.normalize(z, dim=3, eps=1e-6)
         tolerance = 1e-2 if embeddings.element_size() < 4 else 1e-4
-        longest = 1 + tolerance if unit_rows and not z.is_cpu else _check_rows(z, tolerance)
-        views, images, _ = z.shape
+        unchecked = torch.compiler.is_compiling() or not z.is_cpu
+        longest = 1 + tolerance if unit_rows and unchecked else _check_rows(z, tolerance)
+        _, views, images, _ = z.shape
         classes = _classes(labels, images, z.device)
-        ids = classes.ids.expand(views, images).flatten()
-        rows, scale = z.flatten(0, 1), 1 / scalar
-        if isinstance(temperature, Tensor):  # its gradient comes through the rows
-            rows, scale = rows * temperature**-0.5, 1.0
+        rows, ids = z.flatten(1, 2), classes.ids.expand(views, images).flatten()
         own = None if local is None else _rows_of_images(local, views, images, z.device)
         anchor_ids = ids if own is None else ids.index_select(0, own)
-        log_all, *log_positive = blockwise_logsumexp(
-            rows if own is None else rows.index_select(0, own),
-            None if own is None else rows,
-            _runs(local, views, images),
-            longest**2 / scalar,
-            scale,
-            (anchor_ids, ids) if positives == 'in' else None,
-            block_size,
-        )
-        number = classes.counts.index_select(0, anchor_ids).mul_(views).sub_(1).to(log_all.dtype)
-        if positives == 'in':
-            per_anchor = log_all - log_positive[0] + number.log()
+        number = classes.counts.index_select(0, anchor_ids).mul_(views).sub_(1).to(z.dtype)
+        if kernel != 'tiles' and not z.is_cpu and z.dtype == torch.float32 and fused.usable(z.device):
+            log_all, found = fused.fused_contrast(
+                rows,
+                ids,
+                1 / temperature,
+                views=views,
+                images=images,
+                local=local,
+                positives=positives,
+                precision=precision,
+                chunked=None if kernel == 'auto' else kernel == 'chunked',
+            )
+            per_anchor = log_all - (found / number if positives == 'out' else found - number.log())
         else:
-            pull = class_scores(rows, ids, len(classes.counts), own)
-            per_anchor = log_all - scale * pull / number
-        return per_anchor.sum() * (num_ranks / max(len(rows), 1))
+            tiles = _Tiled(temperature, positives, local, longest, block_size, views, images, classes, ids, own)
+            per_anchor = torch.stack([tiles.per_anchor(tap, number) for tap in rows])
+        losses = per_anchor.sum(1) * (num_ranks / max(views * images, 1))
+        return losses if embeddings.ndim == 4 else losses[0]
+
+
+class _Tiled(NamedTuple):
+    """The loss of every anchor by plain PyTorch, for what :func:`supcon_loss` was given."""
+
+    temperature: float | Tensor
+    positives: str
+    local: slice | None
+    longest: float
+    block_size: int | None
+    views: int
+    images: int
+    classes: Classes
+    ids: Tensor
+    own: Tensor | None
+
+    def per_anchor(self, rows: Tensor, number: Tensor) -> Tensor:
+        """Return the losses (A,) of rows (M, D), of which each has a number of positives, (A,)."""
+        bound, scale = math.inf, 1.0
+        if not isinstance(self.temperature, Tensor):
+            bound, scale = self.longest**2 / self.temperature, 1 / self.temperature
+        else:  # its gradient comes through the rows
+            if rows.is_cpu:
+                bound = self.longest**2 / self.temperature.item()
+            rows = rows * self.temperature**-0.5
+        anchor_ids = self.ids if self.own is None else self.ids.index_select(0, self.own)
+        log_all, *log_positive = blockwise_logsumexp(
+            rows if self.own is None else rows.index_select(0, self.own),
+            None if self.own is None else rows,
+            _runs(self.local, self.views, self.images),
+            bound,
+            scale,
+            (anchor_ids, self.ids) if self.positives == 'in' else None,
+            self.block_size,
+        )
+        if self.positives == 'in':
+            return log_all - log_positive[0] + number.log()
+        pull = class_scores(rows, self.ids, len(self.classes.counts), self.own)
+        return log_all - scale * pull / number
 
 
 def _rows_of_images(local: slice, views: int, images: int, device: torch.device) -> Tensor:
@@ -174,28 +226,19 @@ def _classes(labels: Tensor | Classes | None, images: int, device: torch.device)
     return number_classes(labels.to(device))
 
 
-def _check_arguments(
-    embeddings: Tensor,
-    labels: Tensor | Classes | None,
-    temperature: float,
-    positives: str,
-    block_size: int | None,
-) -> None:
-    """Check shapes, types and scalars."""
-    if embeddings.ndim != 3 or not embeddings.is_floating_point():
+def _check_arguments(taps: Tensor, labels: Tensor | Classes | None, positives: str, block_size: int | None) -> None:
+    """Check shapes and types."""
+    if taps.ndim != 4 or not taps.is_floating_point():
         raise ConfigError(
             'supcon_loss: embeddings must be a floating-point tensor (V, N, D), got '
-            f'{tuple(embeddings.shape)} of {embeddings.dtype}. Stack the views along the first '
-            'dimension.'
+            f'{tuple(taps.shape[1:])} of {taps.dtype}. Stack the views along the first dimension.'
         )
-    views, images, _ = embeddings.shape
+    views, images = taps.shape[1:3]
     if views < 2:
         raise ConfigError(
             f'supcon_loss: embeddings have V = {views} view per image, but a row needs another view '
             'to be pulled to. Give at least two views.'
         )
-    if not temperature > 0:
-        raise ConfigError(f'supcon_loss: temperature must be > 0, got {temperature}. The usual value is 0.07.')
     if positives not in POSITIVES:
         raise ConfigError(f"supcon_loss: positives is {positives!r}; choose 'out' or 'in'.")
     given = labels.ids if isinstance(labels, Classes) else labels
@@ -208,11 +251,23 @@ def _check_arguments(
         raise ConfigError(f'supcon_loss: block_size must be >= 1, got {block_size}. Leave it out for the default.')
 
 
+def _check_choices(owner: str, temperature: float | Tensor, kernel: str, precision: str) -> None:
+    """Check what can be checked before there are rows; a temperature on a GPU is not waited for."""
+    if isinstance(temperature, Tensor):
+        unread = not temperature.is_cpu or torch.compiler.is_compiling()
+        temperature = 1.0 if unread else temperature.item()
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f'{owner}: temperature must be > 0, got {temperature}. The usual value is 0.07.')
+    for name, choice, allowed in (('kernel', kernel, KERNELS), ('precision', precision, PRECISIONS)):
+        if choice not in allowed:
+            raise ConfigError(f'{owner}: {name} is {choice!r}; choose one of {", ".join(allowed)}.')
+
+
 def _check_rows(z: Tensor, tolerance: float) -> float:
     """Return the length of the longest row, which must be 1 within the tolerance, or 0."""
     if not z.numel():
         return 0.0
-    longest = float(torch.linalg.vector_norm(z.detach(), dim=2).max())
+    longest = float(torch.linalg.vector_norm(z.detach(), dim=-1).max())
     if not math.isfinite(longest):
         raise DivergedError(
             'supcon_loss: embeddings contain NaN or infinity. The training has diverged, or an image '
@@ -238,12 +293,16 @@ class SupConLoss(nn.Module):
         learn_temperature: Train tau as the parameter ``log_temperature``; it does not fall below 0.01. Exempt it
             from weight decay (``paramwise_cfg``).
         block_size: Side of the tiles; the default depends on the device.
+        kernel: How a GPU computes it, see :func:`supcon_loss`.
+        precision: Of the products on a GPU, see :func:`supcon_loss`.
 
     Raises:
         ConfigError: If a value is outside its range.
     """
 
     min_temperature = 0.01
+    #: Whether several taps may come as one tensor.
+    stacks = True
 
     def __init__(
         self,
@@ -253,11 +312,12 @@ class SupConLoss(nn.Module):
         normalize: bool = False,
         learn_temperature: bool = False,
         block_size: int | None = None,
+        kernel: str = 'auto',
+        precision: str = 'float32',
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not 0 < temperature < math.inf:
-            raise ConfigError(f'{name}: temperature must be > 0, got {temperature}. The usual value is 0.07.')
+        _check_choices(name, temperature, kernel, precision)
         if positives not in POSITIVES:
             raise ConfigError(f"{name}: positives is {positives!r}; choose 'out' or 'in'.")
         if not 0 <= loss_weight < math.inf:
@@ -269,7 +329,7 @@ class SupConLoss(nn.Module):
         if block_size is not None and block_size < 1:
             raise ConfigError(f'{name}: block_size must be >= 1, got {block_size}. Leave it out for the default.')
         self.loss_weight, self.positives, self.normalize = loss_weight, positives, normalize
-        self.block_size = block_size
+        self.block_size, self.kernel, self.precision = block_size, kernel, precision
         self._temperature = temperature
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
 
@@ -288,10 +348,20 @@ class SupConLoss(nn.Module):
         unit_rows: bool = False,
     ) -> Tensor:
         """Return the weighted loss; see :func:`supcon_loss` for the arguments."""
+        self.limit_temperature()
+        return self.loss_weight * self.compute(embeddings, labels, local, num_ranks, unit_rows)
+
+    def limit_temperature(self) -> None:
+        """Keep a learned temperature above its lowest value, before it is used."""
         if self.log_temperature is not None:
             with torch.no_grad():  # not in the graph: a clamp there would leave tau at its bound for ever
                 self.log_temperature.clamp_(min=math.log(self.min_temperature))
-        return self.loss_weight * self.compute(embeddings, labels, local, num_ranks, unit_rows)
+
+    def of_taps(self, taps: Sequence[Tensor], labels: Tensor | Classes | None = None, **options: Any) -> list[Tensor]:
+        """Return the weighted loss of every tap, each (V, N, D); a GPU does those of one width at once."""
+        if len(taps) > 1 and self.stacks and not taps[0].is_cpu and len({(tap.shape, tap.dtype) for tap in taps}) == 1:
+            return list(self(torch.stack(list(taps)), labels, **options).unbind())
+        return [self(tap, labels, **options) for tap in taps]
 
     def compute(
         self,
@@ -312,4 +382,6 @@ class SupConLoss(nn.Module):
             num_ranks=num_ranks,
             block_size=self.block_size,
             unit_rows=unit_rows,
+            kernel=self.kernel,
+            precision=self.precision,
         )

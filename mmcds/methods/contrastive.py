@@ -1,6 +1,5 @@
 """Contrastive deep supervision itself: Equations 4 to 6, between the network's stages and the total loss."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from mmcds.core.registry import MODELS
 from mmcds.core.supervision import Supervision
 from mmcds.core.taps import NetworkInfo
 from mmcds.losses import contrast_metrics, gather_embeddings
+from mmcds.losses.ring import check_ring, ring_losses
 from mmcds.methods.terms import contrast_terms
 
 
@@ -31,8 +31,8 @@ class ContrastiveSupervision(Supervision):
         neck: Config of :class:`mmcds.heads.CDSNeck`; its taps, widths and strides are filled in.
         loss: Config of :class:`mmcds.losses.SupConLoss`, :class:`mmcds.losses.NTXentLoss` or
             :class:`mmcds.losses.SINCERELoss`; its ``loss_weight`` is lambda_1.
-        gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly
-            like one process with the whole batch. The released code does not gather.
+        gather: Contrast with the images of all ranks instead of this rank's own. R ranks then train exactly like one
+            process with the whole batch; ``'ring'``: in memory that does not grow with R. The released code does not.
         unlabelled_weight: Weight of the term of the unlabelled images, or None for one term of all images. With
             ``gather``, telling the two sets apart is six synchronisations per step on a GPU.
 
@@ -47,26 +47,17 @@ class ContrastiveSupervision(Supervision):
         taps: Sequence[Tap] = (),
         neck: Mapping = dict(type='CDSNeck'),
         loss: Mapping = dict(type='SupConLoss'),
-        gather: bool = False,
+        gather: bool | str = False,
         unlabelled_weight: float | None = None,
     ) -> None:
         super().__init__()
-        self._neck = dict(neck)
-        if 'taps' in self._neck:
-            warnings.warn(
-                'ContrastiveSupervision: taps have moved from `neck` to the supervision itself; write '
-                "dict(type='ContrastiveSupervision', taps=..., neck=..., loss=...). The old place will be refused by "
-                'the next release.',
-                FutureWarning,
-                stacklevel=2,
-            )
-            old = self._neck.pop('taps')
-            taps = taps or old
-        self.taps = tuple(taps)
+        self._neck, self.taps = dict(neck), tuple(taps)
         self.check_taps()
         self.loss = MODELS.build(loss)
         self.check_positive(loss_weight=self.loss.loss_weight)  # or its heads would never get a gradient
         self.gather = gather
+        self.check_choice('gather', str(gather), ('False', 'True', 'ring'))
+        check_ring(self.loss, unlabelled_weight) if gather == 'ring' else None
         if unlabelled_weight is not None:
             self.check_positive(unlabelled_weight=unlabelled_weight)
         self.unlabelled_weight = unlabelled_weight
@@ -92,12 +83,29 @@ class ContrastiveSupervision(Supervision):
         return {tap: outputs.per_view(row) for tap, row in zip(self.taps, rows, strict=True)}
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
-        """Return the weighted losses of every tap and what :func:`contrast_metrics` watches.
+        """Return the weighted losses of every tap and, where it is watched, what :func:`contrast_metrics` says.
 
         ``<tap>.loss_contrast``, and with ``unlabelled_weight`` ``<tap>.loss_unlabelled``; a term without images is 0.
         """
         own = outputs.embeddings[self.name]
-        rows, labels, local, ranks = list(own.values()), outputs.labels, None, 1
+        if self.gather == 'ring':
+            found = {'loss_contrast': ring_losses(self.loss, list(own.values()), outputs.labels)}
+        else:
+            found = self._by_terms(list(own.values()), outputs)
+        pairs = [
+            (f'{tap_name(tap)}.{name}', loss) for name in found for tap, loss in zip(own, found[name], strict=True)
+        ]
+        values = dict(pairs)
+        for tap, embeddings in own.items() if outputs.watched else ():
+            for key, value in contrast_metrics(embeddings, outputs.labels).items():
+                values[f'{tap_name(tap)}.{key}'] = value
+        if isinstance(self.loss.temperature, Tensor):
+            values['temperature'] = self.loss.temperature.detach()
+        return values
+
+    def _by_terms(self, rows: list[Tensor], outputs: StepOutputs) -> dict[str, list[Tensor]]:
+        """Return the losses of every tap, by the name of the term."""
+        labels, local, ranks = outputs.labels, None, 1
         if self.gather:  # all taps side by side, so that they are sent at once
             whole = gather_embeddings(torch.cat(rows, 2), labels)
             rows = list(whole.embeddings.split([row.shape[2] for row in rows], 2))
@@ -105,14 +113,4 @@ class ContrastiveSupervision(Supervision):
             labels, local, ranks = whole.labels, whole.local, whole.num_ranks
         factor = self.unlabelled_weight and self.unlabelled_weight / self.loss.loss_weight
         terms = contrast_terms(labels, local, factor, None if self.gather else outputs.num_labelled)
-        values = {}
-        for (tap, embeddings), row in zip(own.items(), rows, strict=True):
-            for term in terms:
-                chosen = row if term.images is None else row.index_select(1, term.images)
-                loss = self.loss(chosen, term.classes, local=term.local, num_ranks=ranks, unit_rows=True)
-                values[f'{tap_name(tap)}.{term.name}'] = term.factor * loss
-            for key, value in contrast_metrics(embeddings, outputs.labels).items():
-                values[f'{tap_name(tap)}.{key}'] = value
-        if isinstance(self.loss.temperature, Tensor):
-            values['temperature'] = self.loss.temperature.detach()
-        return values
+        return {term.name: term.losses(self.loss, rows, ranks) for term in terms}

@@ -1,11 +1,12 @@
 """Which images of a batch are contrasted with each other: all of them, or labelled and unlabelled ones apart."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmcds.losses import Classes, number_classes
+from mmcds.losses import Classes, SupConLoss, number_classes
 
 
 class Term(NamedTuple):
@@ -24,6 +25,13 @@ class Term(NamedTuple):
     local: slice | None
     classes: Classes
     factor: float
+
+    def losses(self, loss: SupConLoss, taps: Sequence[Tensor], num_ranks: int) -> list[Tensor]:
+        """Return the loss of every tap, (V, N, D) each, among the images of this set."""
+        if self.images is not None:
+            taps = [rows.index_select(1, self.images) for rows in taps]
+        found = loss.of_taps(taps, self.classes, local=self.local, num_ranks=num_ranks, unit_rows=True)
+        return found if self.factor == 1 else [self.factor * each for each in found]
 
 
 def contrast_terms(

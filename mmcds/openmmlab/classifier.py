@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MessageHub
@@ -20,7 +20,7 @@ from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import check_all
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.recompute import recompute_stages, stages_of
-from mmcds.core.step import Supervisions, TrainingStep, check_ce_views
+from mmcds.core.step import Losses, Supervisions, TrainingStep, check_ce_views
 from mmcds.core.taps import NetworkInfo, TappedBackbone
 from mmcds.data.sample_batch import SampleBatch
 from mmcds.openmmlab.backbone import build_backbone
@@ -35,6 +35,12 @@ def run_progress() -> float:
     hub = MessageHub.get_current_instance()
     total = hub.get_info('max_iters') if 'max_iters' in hub.runtime_info else 0
     return hub.get_info('iter') / total if total and 'iter' in hub.runtime_info else 0.0
+
+
+def run_is_watched() -> bool:
+    """Return whether the log wants the values of this step; a run that does not say so wants those of all."""
+    hub = MessageHub.get_current_instance()
+    return 'watched' not in hub.runtime_info or bool(hub.get_info('watched'))
 
 
 def labels_of(samples: SampleBatch | Sequence[DataSample]) -> Tensor:
@@ -53,6 +59,26 @@ def indices_of(samples: SampleBatch | Sequence[DataSample]) -> Tensor | None:
     metas = samples.metas if isinstance(samples, SampleBatch) else samples
     indices = [meta.get('sample_idx') for meta in metas]
     return None if None in indices else torch.tensor(indices)
+
+
+class StepInputs(NamedTuple):
+    """What a training step works with: tensors on the device of the model, and numbers that only the host knows.
+
+    Attributes:
+        views: (V, N, 3, H, W), or (N, 3, H, W) for a single view.
+        labels: Class of every image, -1 where it is unlabelled. (N,).
+        sample_idx: Index of every image in its data set, or None. (N,).
+        num_labelled: How many images have a label, if the host knows it.
+        progress: Share of the run that is done.
+        watched: Whether what is only logged is wanted.
+    """
+
+    views: Tensor
+    labels: Tensor
+    sample_idx: Tensor | None
+    num_labelled: int | None
+    progress: float
+    watched: bool
 
 
 @MODELS.register_module()
@@ -213,20 +239,42 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         Raises:
             ConfigError: If fewer views arrive than a supervision or ``ce_views`` needs.
         """
+        return self.losses_of(self.step_inputs(inputs, data_samples))
+
+    def step_inputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepInputs:
+        """Read all that a step needs from a batch and from the run, and bring it to the device."""
+        sample_idx = indices_of(data_samples)
+        return StepInputs(
+            views=inputs,
+            labels=labels_of(data_samples).to(inputs.device, non_blocking=True),
+            sample_idx=None if sample_idx is None else sample_idx.to(inputs.device, non_blocking=True),
+            num_labelled=getattr(data_samples, 'num_labelled', None),
+            progress=run_progress(),
+            watched=run_is_watched(),
+        )
+
+    def losses_of(self, batch: StepInputs) -> dict[str, Tensor]:
+        """Compute what :meth:`loss` returns, without a look at anything but the batch."""
         if self.mixing is not None:
-            return self._loss_of_mixed(inputs, data_samples)
-        outputs = self.outputs(inputs, data_samples)
+            return self._loss_of_mixed(batch)
+        outputs = self.outputs_of(batch)
         return {**self._cross_entropy(outputs), **self.supervise(outputs)}
 
-    def _loss_of_mixed(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> dict[str, Tensor]:
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of all losses, and what is logged; scalars, as ours all are, are not averaged once more."""
+        if any(not isinstance(value, Tensor) or value.ndim for value in losses.values()):
+            return super().parse_losses(losses)
+        total = Losses(losses).total
+        return total, {'loss': total, **losses}
+
+    def _loss_of_mixed(self, batch: StepInputs) -> dict[str, Tensor]:
         """Return the losses of a step whose cross-entropy sees mixed images; see :meth:`loss`."""
-        views = inputs if inputs.ndim == 5 else inputs[None]
+        views, labels = batch.views if batch.views.ndim == 5 else batch.views[None], batch.labels
         if max(self.ce_views) >= len(views):
             raise ConfigError(
                 f'CDSClassifier: {len(views)} view(s) per image arrive, but ce_views is {self.ce_views}. Give '
                 'MultiViewTransform that many views.'
             )
-        labels = labels_of(data_samples).to(inputs.device, non_blocking=True)
         check_all(labels >= 0, 'CDSClassifier: mixing images mixes their labels, but some have none (-1).')
         rows = torch.cat([views[view] for view in self.ce_views])
         scores = F.one_hot(labels, self.head.num_classes).to(rows.dtype).repeat(len(self.ce_views), 1)
@@ -235,7 +283,7 @@ class CDSClassifier(TrainingStep, ImageClassifier):
             return {'loss_ce': self._loss_of_scores(self.forward_rows(mixed)[2], scores)}
         self._beside = mixed
         try:
-            outputs = self.outputs(inputs, data_samples)
+            outputs = self.outputs_of(batch)
             return {'loss_ce': self._loss_of_scores(self._logits_beside, scores), **self.supervise(outputs)}
         finally:
             self._beside = self._logits_beside = None
@@ -245,15 +293,15 @@ class CDSClassifier(TrainingStep, ImageClassifier):
 
     def outputs(self, inputs: Tensor, data_samples: SampleBatch | list[DataSample]) -> StepOutputs:
         """Run the backbone, and the teacher, once on all views; see :meth:`loss` for the arguments."""
-        labels, sample_idx = labels_of(data_samples), indices_of(data_samples)
-        labels = labels.to(inputs.device, non_blocking=True)
-        if sample_idx is not None:
-            sample_idx = sample_idx.to(inputs.device, non_blocking=True)
+        return self.outputs_of(self.step_inputs(inputs, data_samples))
+
+    def outputs_of(self, batch: StepInputs) -> StepOutputs:
+        """Do what :meth:`outputs` does for a batch that was read."""
         how = {}
         if self.teacher is not None:
             how = {key: getattr(self.data_preprocessor, key, None) for key in ('mean', 'std')}
-        outputs = self.step_outputs(inputs, labels, sample_idx, run_progress(), **how)
-        return replace(outputs, num_labelled=getattr(data_samples, 'num_labelled', None))
+        outputs = self.step_outputs(batch.views, batch.labels, batch.sample_idx, batch.progress, **how)
+        return replace(outputs, num_labelled=batch.num_labelled, watched=batch.watched)
 
     def forward_rows(self, images: Tensor) -> tuple[Mapping[Tap, Tensor], Tensor, Tensor]:
         """Pass rows (M, 3, H, W) through backbone, neck and head, and beside them the images that are mixed."""
@@ -277,14 +325,18 @@ class CDSClassifier(TrainingStep, ImageClassifier):
     def _cross_entropy(self, outputs: StepOutputs) -> dict[str, Tensor]:
         """Return the head's loss of the labelled rows of ``ce_views``; 0 with zero gradient if there are none."""
         logits, labels = self.rows_of_cross_entropy(outputs)
-        labelled = labels >= 0
-        weight = labelled.to(torch.promote_types(logits.dtype, torch.float32))
-        module, target = self.head.loss_module, labels.clamp(min=0)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        module, target = self.head.loss_module, labels
+        how: dict[str, Any] = {'avg_factor': len(labels)}
+        if outputs.num_labelled != len(outputs.labels):  # some have no label, or nobody has counted
+            weight, target = (labels >= 0).to(dtype), labels.clamp(min=0)
+            how = dict(weight=weight, avg_factor=weight.sum().clamp(min=1))
         if getattr(module, 'use_sigmoid', False) or getattr(module, 'use_soft', False):
-            target = F.one_hot(target, logits.shape[1]).to(weight.dtype)
-        losses = {'loss_ce': module(logits, target, weight=weight, avg_factor=weight.sum().clamp(min=1))}
-        if getattr(self.head, 'cal_acc', False) and labelled.any():
-            scores = Accuracy.calculate(logits.detach()[labelled], labels[labelled], topk=self.head.topk)
+            target = F.one_hot(target, logits.shape[1]).to(dtype)
+        losses = {'loss_ce': module(logits, target, **how)}
+        if getattr(self.head, 'cal_acc', False) and (labels >= 0).any():
+            known = labels >= 0
+            scores = Accuracy.calculate(logits.detach()[known], labels[known], topk=self.head.topk)
             losses.update({f'accuracy_top-{k}': value for k, value in zip(self.head.topk, scores, strict=True)})
         return losses
 

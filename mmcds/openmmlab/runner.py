@@ -15,7 +15,8 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, LogProcessor
 from torch.utils.data import DataLoader
 
-from mmcds.core.errors import ConfigError
+from mmcds.core.errors import ConfigError, did_you_mean
+from mmcds.data.on_device import DeviceLoader, take_setting
 from mmcds.openmmlab.log import shorten
 from mmcds.openmmlab.shared_memory import fit_workers
 
@@ -121,10 +122,10 @@ class Runner(mmengine.runner.Runner):
             if near and hooks[name] is not None and abs(len(name) - len(near[0])) < 2:  # no second checkpoint hook
                 raise ConfigError(f'default_hooks.{name} is no hook that configs have. Did you mean {near[0]}?')
             if hooks[name] is None:
-                near = difflib.get_close_matches(name, HOST_HOOKS + OUR_HOOKS, 1)
+                names = HOST_HOOKS + OUR_HOOKS
                 raise ConfigError(
                     f'default_hooks.{name} is None, but there is no hook of this name to leave out. '
-                    + (f'Did you mean {near[0]}?' if near else f'The names are {", ".join(HOST_HOOKS + OUR_HOOKS)}.')
+                    + did_you_mean(name, names, f'The names are {", ".join(names)}.')
                 )
         super().register_default_hooks({name: hook for name, hook in hooks.items() if hook or name in HOST_HOOKS})
 
@@ -139,11 +140,17 @@ class Runner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader with as many processes as shared memory allows; see MMEngine.
+        """Build a loader with as many processes as shared memory allows, or one of a data set on the device.
+
+        See MMEngine, and for ``on_device`` :class:`mmcds.data.on_device.DeviceLoader`.
 
         Raises:
-            ConfigError: If it has no batch, because all its images are fewer than one.
+            ConfigError: If it has no batch, because all its images are fewer than one, or if the device cannot hold
+                the data set.
         """
+        on_device = None
+        if isinstance(dataloader, dict):
+            dataloader, on_device = take_setting(dataloader)
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
             dataloader = {**dataloader, 'dataset': build_dataset(dataloader['dataset'])}
         loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -153,5 +160,7 @@ class Runner(mmengine.runner.Runner):
                 f'the data set has {images} images, fewer than the {loader.batch_size} of a batch in each of '
                 f'{get_world_size()} process(es), and drop_last leaves them out. Use a smaller batch_size.'
             )
+        if on_device is not None:
+            return DeviceLoader(loader, **on_device)
         fit_workers(loader)
         return loader

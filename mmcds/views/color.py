@@ -2,7 +2,8 @@
 
 The distributions are those of the released code (torchvision's ``ColorJitter`` in random order, ``RandomGrayscale``,
 Gaussian blur, solarisation, one square hole). What is drawn lies in a :class:`ColorDraw`; everything else is a pure
-function of images and draws, :func:`apply_color` here on a batch, on any device, and
+function of images and draws: :func:`apply_color` here on a batch, on any device,
+:func:`mmcds.views.color_kernel.prepare` on a GPU in one launch, and
 :func:`mmcds.views.color_uint8.apply_color_uint8` on one image in a loading process.
 """
 
@@ -194,7 +195,7 @@ def _solarized(threshold: float, images: Tensor, _: Tensor) -> Tensor:
     return torch.where(images >= threshold, 255 - images, images)
 
 
-def _blurred(kernel_size: int, images: Tensor, sigma: Tensor) -> Tensor:
+def blurred(kernel_size: int, images: Tensor, sigma: Tensor) -> Tensor:
     """Blur with a Gaussian, with a width of its own for every image, border pixels reflected."""
     count, channels, height, width = images.shape
     half = min(kernel_size // 2, height - 1, width - 1)
@@ -244,7 +245,7 @@ def apply_color(images: Tensor, draw: ColorDraw, color: RandomColor) -> Tensor:
                 own = partial(_jittered, operation)
                 plan(own, jittered[place == operation], draw.factors[:, operation])
     plan(_greyed, np.flatnonzero(draw.grey), draw.sigma)
-    plan(partial(_blurred, color.kernel_size), np.flatnonzero(draw.sigma), draw.sigma)
+    plan(partial(blurred, color.kernel_size), np.flatnonzero(draw.sigma), draw.sigma)
     plan(partial(_solarized, color.solarize_threshold), np.flatnonzero(draw.solarize), draw.sigma)
     holes = draw.centre.ravel() if color.cutout else np.empty(0)
     sizes = [len(chosen) for _, chosen, _ in tasks]

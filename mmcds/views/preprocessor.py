@@ -18,13 +18,20 @@ from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError
 from mmcds.data.sample_batch import SampleBatch
-from mmcds.views.color import NUM_UNIFORMS, RandomColor, apply_color, keyed_uniforms
+from mmcds.views.color import NUM_UNIFORMS, ColorDraw, RandomColor, apply_color, keyed_uniforms
+from mmcds.views.color_kernel import prepare, usable
 
 
 def run_stream() -> tuple[int, int] | None:
     """Return seed and training step of the run, from which colours are drawn; None outside a run."""
     info = MessageHub.get_current_instance().runtime_info
     return (info['seed'], info['iter']) if {'seed', 'iter'} <= info.keys() else None
+
+
+def _kernel_takes(views: Tensor, mean: Tensor | None) -> bool:
+    """Return whether one launch can prepare views (V, N, 3, H, W): on a GPU, three channels, results in float32."""
+    fits = mean is None or (mean.numel() == 3 and mean.dtype != torch.float64)
+    return views.shape[2] == 3 and fits and usable(views.device)
 
 
 @MODELS.register_module()
@@ -37,7 +44,7 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
     In training it can compute colour, blur and Cutout of the views too, where the batch lives. What an image gets
     depends on the seed of the run, the training step, its ``sample_idx`` and the view alone: the number of ranks and
     of workers has no influence, and a resumed run goes on with the same colours. Outside a run the numbers come from
-    PyTorch's stream.
+    PyTorch's stream. On a GPU all of this is one launch, see :mod:`mmcds.views.color_kernel`, except for the blur.
 
     Args:
         num_classes: K. Labels are checked against it while they are still on the CPU; -1 means unlabelled.
@@ -86,35 +93,50 @@ class CDSDataPreprocessor(ClsDataPreprocessor):
         return {**data, 'inputs': self._prepare(views, moved, training), 'data_samples': moved}
 
     def _prepare(self, views: Tensor, samples: Sequence[DataSample] | SampleBatch | None, training: bool) -> Tensor:
-        """Colour and normalise in one copy; (V, N, 3, H, W), uint8 to float32, or to the type of a wider model."""
-        dtype = torch.promote_types(torch.float32, self.mean.dtype) if self._enable_normalize else torch.float32
-        images = torch.empty(views.shape, dtype=dtype, device=views.device)
-        for channel in range(3):
-            images[:, :, channel] = views[:, :, 2 - channel if self.to_rgb else channel]
-        if training and any(color is not None for color in self.view_colors):
-            self._color(images, samples)
-        if self._enable_normalize:
-            images.sub_(self.mean).div_(self.std)
+        """Colour and normalise; (V, N, 3, H, W), uint8 to float32, or to the type of a wider model."""
+        draws = self._draws(len(views), views.shape[1], samples) if training else ()
+        mean, std = (self.mean, self.std) if self._enable_normalize else (None, None)
+        if _kernel_takes(views, mean):
+            images = prepare(views, draws, self.view_colors, mean, std, self.to_rgb)
+        else:
+            images = self._prepare_by_operations(views, draws)
         if self.pad_size_divisor > 1:
             height, width = (-side % self.pad_size_divisor for side in views.shape[-2:])
             images = F.pad(images, (0, width, 0, height), value=self.pad_value)
         return images
 
-    def _color(self, images: Tensor, samples: Sequence[DataSample] | SampleBatch | None) -> None:
-        """Draw and apply the colour of every view in-place."""
-        if len(self.view_colors) != len(images):
-            raise ConfigError(
-                f'CDSDataPreprocessor: the batch has {len(images)} view(s), but view_colors describes '
-                f'{len(self.view_colors)}. Both must describe one MultiViewTransform.'
-            )
-        for number, (color, view) in enumerate(zip(self.view_colors, images, strict=True)):
-            if color is None:
+    def _prepare_by_operations(self, views: Tensor, draws: Sequence[ColorDraw | None]) -> Tensor:
+        """Do it in one copy by operations of PyTorch."""
+        dtype = torch.promote_types(torch.float32, self.mean.dtype) if self._enable_normalize else torch.float32
+        images = torch.empty(views.shape, dtype=dtype, device=views.device)
+        for channel in range(3):
+            images[:, :, channel] = views[:, :, 2 - channel if self.to_rgb else channel]
+        for color, draw, view in zip(self.view_colors, draws, images, strict=False):
+            if color is None or draw is None:
                 continue
-            draw = color.draw(self._uniforms(number, len(view), samples))
             if self.to_rgb:
                 apply_color(view, draw, color)
             else:  # colour is defined on red, green, blue
                 view.copy_(apply_color(view.flip(1), draw, color).flip(1))
+        if self._enable_normalize:
+            images.sub_(self.mean).div_(self.std)
+        return images
+
+    def _draws(
+        self, num_views: int, count: int, samples: Sequence[DataSample] | SampleBatch | None
+    ) -> list[ColorDraw | None]:
+        """Draw the colour of every view; None for a view without; empty if no view has one."""
+        if all(color is None for color in self.view_colors):
+            return []
+        if len(self.view_colors) != num_views:
+            raise ConfigError(
+                f'CDSDataPreprocessor: the batch has {num_views} view(s), but view_colors describes '
+                f'{len(self.view_colors)}. Both must describe one MultiViewTransform.'
+            )
+        return [
+            None if color is None else color.draw(self._uniforms(number, count, samples))
+            for number, color in enumerate(self.view_colors)
+        ]
 
     def _uniforms(self, view: int, count: int, samples: Sequence[DataSample] | SampleBatch | None) -> np.ndarray:
         stream = run_stream()

@@ -1,17 +1,23 @@
 """No method lets the host wait for a GPU in a training step, and none launches more than it did."""
 
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fake_gpu import Waits, step_on_gpu
+from fake_gpu import STORAGE, Waits, step_on_gpu
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS, TRANSFORMS
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmcds.data import SampleBatch
+from mmcds.losses import fused
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 8
@@ -53,6 +59,11 @@ def multi_view(dataset):
     return next(TRANSFORMS.build(step) for step in dataset.pipeline if step.type == 'MultiViewTransform')
 
 
+@pytest.fixture(autouse=True)
+def between_log_lines(monkeypatch):
+    monkeypatch.setattr('mmcds.openmmlab.classifier.run_is_watched', lambda: False)
+
+
 @pytest.fixture
 def no_inner_gradient(monkeypatch):
     """CRD takes a gradient within its forward pass, which a GPU that computes nothing cannot."""
@@ -82,6 +93,65 @@ def test_a_step_waits_for_nothing(name, seed):
     counted = step_on_gpu(model, dict(inputs=inputs, data_samples=samples))
     assert not counted.found, 'the host waits'
     assert sum(counted.kernels.values()) <= METHODS[name], counted.kernels.most_common(20)
+
+
+def launches(name, monkeypatch):
+    """Count what network, losses and backward pass of a step of two views launch, on tensors without memory.
+
+    The fake GPU has no backward pass. Tensors without memory have one, with the same operations.
+    """
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # it does not know this device
+    monkeypatch.setattr(fused, 'usable', lambda device: True)
+    config = Config.fromfile(ROOT / f'configs/{name}.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build({**config.model, 'data_preprocessor': config.data_preprocessor}).train().to('meta')
+    side = 32 if 'cifar' in name else 224
+    samples = SampleBatch(torch.empty(8, device='meta', dtype=torch.int64), [{}] * 8)
+    samples.num_labelled = 8
+    batch = model.step_inputs(torch.empty(2, 8, 3, side, side, device='meta'), samples)
+    with Kernels() as network:
+        outputs = model.outputs_of(batch)
+    leaves = {part: {tap: cut(rows) for tap, rows in taps.items()} for part, taps in outputs.embeddings.items()}
+    alone = replace(outputs, logits=cut(outputs.logits), embeddings=leaves)
+    for own in (outputs, alone):
+        with Kernels() as losses:
+            total, _ = model.parse_losses({**model._cross_entropy(own), **model.supervise(own)})
+        with Kernels() as backward:
+            total.backward()
+        if own is outputs:
+            step = network.total() + losses.total() + backward.total()
+    return step, losses.total() + backward.total()
+
+
+def cut(value):
+    return value.detach().requires_grad_()
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that launch a kernel, on any device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = function._overloadpacket.__name__
+        if not function.is_view and name not in STORAGE and isinstance(tree_leaves(result)[0], torch.Tensor):
+            self.found[name] += 1
+        return result
+
+    def total(self):
+        return self.found.total()
+
+
+@pytest.mark.parametrize('network, ratio', [('resnet50_in1k', 1.45), ('resnet18_cifar100', 2.05)])
+def test_the_losses_launch_few_kernels(network, ratio, monkeypatch):
+    """Four launches are those of the preprocessing, colour included, as counted above."""
+    plain, few = launches(f'plain/{network}', monkeypatch)
+    whole, losses = launches(f'cds/{network}', monkeypatch)
+    assert few < losses <= 60 - 4
+    assert (whole + 4) / (plain + 4) <= ratio
 
 
 def test_what_waits_is_found():

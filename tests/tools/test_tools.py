@@ -35,7 +35,7 @@ def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_pa
     seen = []
     from mmcds.openmmlab import CDSClassifier
 
-    outputs = CDSClassifier.outputs
+    outputs = CDSClassifier.outputs_of
 
     def listen(self, *args):
         found = outputs(self, *args)
@@ -43,7 +43,7 @@ def test_amp_runs_the_network_in_bfloat16_and_keeps_float32_weights(tool, tmp_pa
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CDSClassifier, 'outputs', listen)
+        patch.setattr(CDSClassifier, 'outputs_of', listen)
         half = train(tool, tmp_path / 'half', '--amp')
     assert set(seen) == {(torch.bfloat16, torch.float32)}
     full = train(tool, tmp_path / 'full')
@@ -104,6 +104,35 @@ def test_compile_adds_its_hook_and_options_of_our_classifier_are_refused_for_oth
             merge_step_arguments(config, args)
 
 
+def test_options_of_several_processes_reach_their_wrapper(tool, monkeypatch):
+    from mmcds.cli.launch import load_config, merge_step_arguments
+
+    def merged(*options, launcher='pytorch', **changes):
+        args = tool('train').parse_args([CONFIG, *options])
+        config = load_config(args)
+        config.update(launcher=launcher, **changes)
+        merge_step_arguments(config, args)
+        return config
+
+    plain = merged()
+    assert plain.model_wrapper_cfg == dict(
+        broadcast_buffers=False, find_unused_parameters=False, gradient_as_bucket_view=True
+    )
+    assert merged('--static-graph').model_wrapper_cfg.static_graph
+    assert merged('--compress-gradients').custom_hooks[-1].type == 'mmpretrain.GradientCompressionHook'
+    assert 'model_wrapper_cfg' not in merged(launcher='none')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    assert merged('--sync-bn').sync_bn == 'torch'
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    for options, changes, message in (
+        (['--sync-bn'], {}, '--sync-bn needs GPUs'),
+        (['--static-graph'], dict(launcher='none'), '--static-graph is for several processes'),
+        (['--compress-gradients'], dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')), 'names MMFully'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            merged(*options, **changes)
+
+
 def test_the_profile_accounts_for_the_whole_step(tool, tmp_path):
     table = tool('profile_step').main(
         [
@@ -130,10 +159,15 @@ def test_the_profile_accounts_for_the_whole_step(tool, tmp_path):
 def test_the_profile_computes_colours_where_training_does(tool, monkeypatch):
     from mmcds.views.preprocessor import CDSDataPreprocessor
 
-    seen, color = [], CDSDataPreprocessor._color
-    monkeypatch.setattr(CDSDataPreprocessor, '_color', lambda self, *args: seen.append(self) or color(self, *args))
+    seen, draws = [], CDSDataPreprocessor._draws
+
+    def listen(self, *args):
+        seen.append(draws(self, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(CDSDataPreprocessor, '_draws', listen)
     tool('profile_step').main([CONFIG, '--steps', '1', '--warmup', '0', *SMALL[:4]])
-    assert len(seen) == 1
+    assert [[draw is not None for draw in step] for step in seen] == [[False, True]], 'view 1 alone has a colour'
 
 
 def test_seed_decides_the_weights(tool, tmp_path):

@@ -4,6 +4,8 @@ from mmcds.openmmlab.hooks.backbone import CheckBackboneHook
 from mmcds.openmmlab.hooks.check import CheckCheckpointHook, CheckDataHook
 from mmcds.openmmlab.hooks.checkpoint import SafeCheckpointHook
 from mmcds.openmmlab.hooks.compile import CompileHook
+from mmcds.openmmlab.hooks.compression import GradientCompressionHook
+from mmcds.openmmlab.hooks.cuda_graph import CUDAGraphHook
 from mmcds.openmmlab.hooks.finite import CheckFiniteHook
 from mmcds.openmmlab.hooks.history import LossHistoryHook
 from mmcds.openmmlab.hooks.prepare import PrepareSupervisionsHook
@@ -15,12 +17,14 @@ from mmcds.openmmlab.hooks.teacher import TeacherRecordHook
 from mmcds.openmmlab.hooks.views import ViewColorHook
 
 __all__ = [
+    'CUDAGraphHook',
     'CheckBackboneHook',
     'CheckCheckpointHook',
     'CheckDataHook',
     'CheckFiniteHook',
     'CompileHook',
     'EpochSeedHook',
+    'GradientCompressionHook',
     'LossHistoryHook',
     'PrepareSupervisionsHook',
     'ProgressBarHook',

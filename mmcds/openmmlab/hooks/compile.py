@@ -7,19 +7,18 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.heads import CDSNeck
+from mmcds.openmmlab.classifier import CDSClassifier
 from mmcds.openmmlab.hooks.check import bare_model
 
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Run backbone and projection heads through ``torch.compile`` during training.
+    """Run the losses of a training step, from the views to the last term, through ``torch.compile``.
 
-    Losses, data samples and logging stay as they are: they hold branches that depend on data. The names of the
-    parameters do not change, so checkpoints are the same with and without this hook.
+    Of models other than ``CDSClassifier``, the backbone is compiled. The names of the parameters do not change, so
+    checkpoints are the same with and without this hook.
 
     Args:
         **options: Passed to :meth:`torch.nn.Module.compile`, such as ``mode='max-autotune'`` or ``backend``.
@@ -41,15 +40,15 @@ class CompileHook(Hook):
                 'PATH. Install one (Debian: apt install g++), or train without --compile.'
             )
         torch._dynamo.reset()
-        for module in compiled_parts(model):
-            module.compile(**self.options)
+        if isinstance(model, CDSClassifier):
+            model.__dict__['losses_of'] = torch.compile(model.losses_of, **self.options)
+        else:
+            model.get_submodule('backbone').compile(**self.options)
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the model its own code back."""
+        vars(bare_model(runner)).pop('losses_of', None)
 
 
 def _compiler() -> str | None:
     return shutil.which('g++') or shutil.which('clang++')
-
-
-def compiled_parts(model: nn.Module) -> list[nn.Module]:
-    """Return the backbone and heads of a model."""
-    heads = [module for module in model.modules() if isinstance(module, CDSNeck)]
-    return [model.get_submodule('backbone'), *heads]

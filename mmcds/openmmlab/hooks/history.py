@@ -16,7 +16,7 @@ class LossHistoryHook(RuntimeInfoHook):
     MMEngine reads every term of every step by itself, and a GPU is waited for each time; and it copies the history of
     every term at every step, which is kept whole, in memory and in every checkpoint. Here the terms stay on the device
     until a log line, the end of an epoch or a checkpoint needs them, and then come over in one copy. The numbers are
-    the same.
+    the same. Terms that are not optimised are computed for log lines only, whose latest value they show.
 
     Args:
         keep: Steps that are kept at least; two epochs are kept in any case. Statistics over all steps (``'global'`` in
@@ -34,17 +34,25 @@ class LossHistoryHook(RuntimeInfoHook):
         self._interval = min([hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)], default=50)
         self._kept = max(self.keep, 2 * len(runner.train_dataloader))
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Tell the model whether a log line follows this step."""
+        super().before_train_iter(runner, batch_idx, data_batch)
+        runner.message_hub.update_info('watched', self._is_logged(runner, batch_idx))
+
+    def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
+        return (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or self.is_last_train_iter(runner)
+        )
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Keep the terms of this step, and read all that are kept where a log line may follow."""
         for name, value in (outputs or {}).items():
             self._waiting.append((f'train/{name}', value.detach() if isinstance(value, Tensor) else value))
-        if (
-            self.every_n_inner_iters(batch_idx, self._interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+        if self._is_logged(runner, batch_idx):
             self.read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
