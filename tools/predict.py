@@ -30,6 +30,7 @@ from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import load_model, load_training_checkpoint, model_state
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.work_dir import write_whole
+from mmcds.openmmlab.zoo import find
 
 #: Images that are shown; a file has all of them.
 SHOWN = 20
@@ -38,7 +39,7 @@ SHOWN = 20
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', help='checkpoint of a classifier, such as work_dirs/NAME/epoch_90.pth')
+    parser.add_argument('checkpoint', help='checkpoint of a classifier, or a network of the package such as cds_resnet18w16_fashion')
     parser.add_argument('images', nargs='+', help='images, or folders with images at any depth')
     parser.add_argument('--out', type=output_file('.csv'), help='table of all predictions to write, .csv')
     parser.add_argument('--top', type=positive, default=1, help='classes for every image (default: 1)')
@@ -113,7 +114,7 @@ def build(path: str, top: int) -> tuple[nn.Module, Compose, tuple[str, ...], boo
     Raises:
         ConfigError: If the checkpoint cannot be read, is no classifier, or has fewer classes than ``top``.
     """
-    checkpoint, config = load_training_checkpoint(path)
+    checkpoint, config = load_training_checkpoint(find(path))
     head = config.model.get('head') or {}
     if not head.get('num_classes') or not config.get('test_dataloader'):
         raise ConfigError(

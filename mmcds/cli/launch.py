@@ -30,6 +30,7 @@ from mmcds.openmmlab.hooks.stop import Stopped, receive_signals, received
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
 from mmcds.openmmlab.work_dir import check_work_dir
+from mmcds.openmmlab.zoo import find
 
 #: Environment variable that shows where errors come from which are otherwise told in one line.
 TRACEBACK = 'MMCDS_TRACEBACK'
@@ -435,6 +436,7 @@ def prepare_testing(config: Config, checkpoint: str) -> None:
     Raises:
         ConfigError: If the checkpoint does not exist, or the data folder is missing or empty.
     """
+    checkpoint = find(checkpoint)
     if not Path(checkpoint).is_file():
         raise ConfigError(f'checkpoint {checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
     config.load_from, config.resume = checkpoint, False

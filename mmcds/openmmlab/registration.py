@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from pathlib import Path
 
 from mmcds.after_import import name_configs
 from mmcds.core.registry import MODELS
 from mmcds.openmmlab.untrusted import guard_mmengine
 from mmcds.resources import resources
 
+#: Trained networks, see :mod:`mmcds.openmmlab.zoo`, by the names of the model index.
+ZOO = Path(__file__).resolve().parents[1] / 'zoo'
 #: What registers classes of MMPretrain's kinds when it is imported.
 _MODULES = (
     'data',
@@ -95,3 +98,5 @@ def register() -> None:
             import_module(f'mmcds.{module}')
     folder = resources()
     ModelHub.register_model_index(folder / 'model-index.yml', config_prefix=folder)
+    for file in ZOO.glob('*.pth'):
+        ModelHub._models_dict[file.stem].weights = str(file)
