@@ -45,18 +45,19 @@ from mmcds.cli.launch import (
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import Tap, tap_name
 from mmcds.evaluation import cka_matrix, fit_linear_probe, knn_accuracy, pooled_features
+from mmcds.evaluation.curves import MARKERS, legend_below
 from mmcds.evaluation.summary import markdown_table, mean_spread, plain, spread_text
 from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import load_model, read_weights
 from mmcds.openmmlab.runner import Runner, inner_dataset
 
-#: Key, title and digits of the measures of one network.
+#: Key, title, digits and what is better of the measures of one network.
 MEASURES = {
-    'probe': ('linear probe (%)', 2),
-    'knn': ('nearest neighbours (%)', 2),
-    'alignment': ('alignment', 3),
-    'uniformity': ('uniformity', 3),
+    'probe': ('linear probe (%)', 2, 'higher is better'),
+    'knn': ('nearest neighbours (%)', 2, 'higher is better'),
+    'alignment': ('alignment', 3, 'lower is better: views are closer'),
+    'uniformity': ('uniformity', 3, 'lower is better: images are spread'),
 }
 
 
@@ -194,27 +195,38 @@ def table_rows(networks: Sequence[Network]) -> list[tuple[str, ...]]:
     for name, same in groups(networks).items():
         for tap in same[0].taps:
             texts = []
-            for key, (_, digits) in MEASURES.items():
+            for key, (_, digits, _) in MEASURES.items():
                 texts.append(spread_text([network.values[tap][key] for network in same], digits))
             rows.append((name, tap_name(tap), str(len(same)), *texts))
     return rows
 
 
 def draw_measures(networks: Sequence[Network], out: Path) -> None:
-    """One panel per measure, one line per name through the means by depth, with a band of one standard deviation."""
-    figure = Figure(figsize=(8, 6), layout='constrained')
+    """One panel per measure, one line per name through the means by depth, with bars of one standard deviation."""
+    named = groups(networks)
+    figure = Figure(figsize=(9, 7), layout='constrained')
     panels = figure.subplots(2, 2, sharex=True).flat
-    for (key, (title, _)), axes in zip(MEASURES.items(), panels, strict=True):
-        for name, same in groups(networks).items():
+    shifts = np.linspace(-0.1, 0.1, len(named)) if len(named) > 1 else [0]  # so that bars stand beside each other
+    for (key, (title, _, better)), axes in zip(MEASURES.items(), panels, strict=True):
+        for number, (name, same) in enumerate(named.items()):
             values = [mean_spread([network.values[tap][key] for network in same]) for tap in same[0].taps]
             mean, spread = np.array(values).T
-            (line,) = axes.plot(mean, marker='o', markersize=4, label=plain(f'{name} (n={len(same)})'))
-            axes.fill_between(range(len(mean)), mean - spread, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
+            axes.errorbar(
+                np.arange(len(mean)) + shifts[number],
+                mean,
+                spread if len(same) > 1 else None,
+                capsize=3,
+                linewidth=1.2,
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=5,
+                label=plain(f'{name} (n={len(same)})'),
+            )
         deepest = max(networks, key=lambda network: len(network.taps)).taps
         axes.set_xticks(range(len(deepest)), [tap_name(tap) for tap in deepest])
         axes.set_title(title, fontsize='medium')
+        axes.set_ylabel(f'{"↑" if better.startswith("higher") else "↓"} {better}', fontsize='small')
         axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc='outside lower center', ncols=4, fontsize='small')
+    legend_below(figure, axes.containers, 'mean ± sample standard deviation of n networks')
     figure.savefig(out, dpi=150)
 
 
@@ -241,21 +253,21 @@ def draw_similarities(networks: Sequence[Network], found: dict, out: Path) -> No
             axes.set_xlabel(plain(second), fontsize='small')
             axes.set_ylabel(plain(first), fontsize='small')
             axes.set_title(f'mean of {count} pairs' if count > 1 else '' if count else 'itself', fontsize=7)
-    figure.colorbar(image, ax=panels, shrink=0.6, label='CKA')
+    figure.colorbar(image, ax=panels, shrink=0.6, label='CKA (1: alike, 0: independent)')
     figure.savefig(out, dpi=150)
 
 
 def write(networks: Sequence[Network], found: dict, args: Namespace) -> list[Path]:
     """Write ``probe.md``, ``probe.csv``, ``cka.csv``, ``probe.png`` and ``cka.png``."""
     out = Path(args.out)
-    header = ('network', 'stage', 'n', *(title for title, _ in MEASURES.values()))
+    header = ('network', 'stage', 'n', *(title for title, *_ in MEASURES.values()))
     (out / 'probe.md').write_text(markdown_table(header, table_rows(networks)) + '\n')
     with (out / 'probe.csv').open('w', newline='') as stream:
         writer = csv.writer(stream)
         writer.writerow(['network', 'checkpoint', 'stage', *MEASURES])
         for network in networks:
             for tap, values in network.values.items():
-                numbers = [f'{values[key]:.{digits + 2}f}' for key, (_, digits) in MEASURES.items()]
+                numbers = [f'{values[key]:.{digits + 2}f}' for key, (_, digits, _) in MEASURES.items()]
                 writer.writerow([network.name, network.checkpoint, tap_name(tap), *numbers])
     named = groups(networks)
     with (out / 'cka.csv').open('w', newline='') as stream:
@@ -337,7 +349,7 @@ def main(argv: list[str] | None = None) -> list[Network]:
     for network in networks:
         measure(network, *labels, args)
     found = similarities(networks)
-    table = Table('network', 'stage', 'n', *(title for title, _ in MEASURES.values()))
+    table = Table('network', 'stage', 'n', *(title for title, *_ in MEASURES.values()))
     for row in table_rows(networks):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)

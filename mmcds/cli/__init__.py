@@ -1,6 +1,7 @@
 """What the command-line tools share. Importing it registers everything, or says in one line what is not installed."""
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -13,6 +14,9 @@ SPINS = '10000'
 if not {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'} & os.environ.keys():
     os.environ['GOMP_SPINCOUNT'] = SPINS  # read when PyTorch is loaded
 
+# Half the time of a refused command goes into the search of the libraries for garbage, while they are imported and
+# when Python ends. They hold little and stay, so they are not searched; what is made later is.
+gc.disable()
 try:
     for _package in ('mmengine', 'mmcv', 'mmpretrain', 'rich'):
         require(_package, 'openmmlab', __name__)
@@ -22,3 +26,5 @@ except ModuleNotFoundError as error:
 with contextlib.redirect_stdout(io.StringIO()) as _said:  # MMPretrain prints that a package of its own is missing
     import mmcds.openmmlab  # noqa: F401
 print(end=_said.getvalue().replace('Could not import OneDL\n', ''))
+gc.freeze()
+gc.enable()

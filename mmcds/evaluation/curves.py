@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,39 @@ from mmcds.evaluation.summary import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+#: Markers of the lines of a picture, in turn: one more than there are colours, so that a pair of both comes back late.
+MARKERS = 'osD^vPX<>ph'
+
+
+def draw_line(axes: 'Axes', places: np.ndarray, values: np.ndarray, label: str, **style: Any) -> 'Line2D':
+    """Draw a line with a marker of its own at ten or twenty of its points, so that a single point is seen too.
+
+    Args:
+        axes: Where, after the lines that are there.
+        places: Of the points. (T,).
+        values: At them. (T,).
+        label: Of the line in the legend.
+        **style: Of matplotlib, such as the colour.
+
+    Returns:
+        The line.
+    """
+    number = len(axes.lines)
+    every = max(1, len(places) // 10)
+    start = number % every  # of lines that lie upon each other, the markers do not
+    (line,) = axes.plot(
+        places,
+        values,
+        label=plain(label),
+        marker=MARKERS[number % len(MARKERS)],
+        markersize=4,
+        markevery=(start, every),
+        **style,
+    )
+    return line
 
 
 def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
@@ -79,14 +112,10 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     losses, scores = figure.subplots(1, 2)
     for key in [key for key in train[-1] if 'loss' in key] if train else []:
         points = [(record['iter'] / per_epoch, record[key]) for record in train if key in record]
-        losses.plot(
-            *zip(*points, strict=True),
-            label=plain(key),
-            linewidth=2 if key == 'loss' else 1,
-            color='black' if key == 'loss' else None,
-        )
+        style = dict(linewidth=2, color='black') if key == 'loss' else dict(linewidth=1)
+        places, values = np.array(points).T
+        draw_line(losses, places, values, key, **style)
     losses.set(xlabel='epoch', ylabel='training loss (weighted terms)', yscale='log')
-    losses.legend(fontsize='x-small')
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter('{x:g}')
     losses.yaxis.set_minor_formatter(NullFormatter())
@@ -95,20 +124,46 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     if measured and not points:
         raise ConfigError(f'{work_dir} has no {metric}. Choose one of {", ".join(measured)}.')
     if points:
-        scores.plot(*zip(*points, strict=True), marker='o', markersize=3, color='tab:blue')
-        scores.annotate(
-            f'{points[-1][1]:.1f} %',
-            points[-1],
-            textcoords='offset points',
-            xytext=(-6, -14),
-            horizontalalignment='right',
-        )
+        places, values = np.array(points).T
+        draw_line(scores, places, values, metric, color='tab:blue')
+        scores.set_title(f'{points[-1][1]:.1f} % after epoch {points[-1][0]:g}', fontsize='medium')
     scores.set(xlabel='epoch', ylabel=f'validation {metric} (%)')
-    for axes in (losses, scores):
-        axes.grid(alpha=0.3)
+    finish(losses, scores)
+    if losses.lines:
+        legend_below(figure, losses.lines)
     figure.suptitle(plain(Path(work_dir).name))
     figure.savefig(out, dpi=150)
     return Path(out)
+
+
+def legend_below(figure: 'Figure', handles: Sequence[Any], title: str | None = None) -> None:
+    """Name lines below all panels, where the legend covers nothing, in as many columns as there is room for.
+
+    Args:
+        figure: Has the constrained layout.
+        handles: Lines, or what else has a label.
+        title: Above the names.
+    """
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = int(figure.get_figwidth() / (0.07 * longest + 0.5))  # inches: of a letter; of a line and the gaps
+    figure.legend(
+        handles=handles,
+        loc='outside lower center',
+        ncols=min(max(1, columns), len(handles)),
+        fontsize='small',
+        title=title,
+        title_fontsize='small',
+    )
+
+
+def finish(*panels: 'Axes') -> None:
+    """Let the axis of epochs of every panel begin at 0 and name whole epochs, and draw a grid."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 5, 10], integer=True))
 
 
 def moving_average(values: np.ndarray, half: int) -> np.ndarray:
@@ -185,29 +240,30 @@ def compare_curves(
         groups.setdefault(name, []).append(read_scalars(work_dir))
     figure = Figure(figsize=(9, 3.8), layout='constrained')
     losses, scores = figure.subplots(1, 2)
-    inset = losses.inset_axes((0.4, 0.4, 0.57, 0.56)) if tail else None
+    tails = []
     for name, records in groups.items():
         iters, values = align([train for train, _ in records], 'iter', loss, name)
         epochs = iters / iterations_per_epoch(records[0][0])
         window = smooth * len(epochs) / epochs[-1]  # in records
         values = moving_average(values, max(0, round((window - 1) / 2)))
         draw_band(losses, epochs, values, name)
-        if inset is not None:
-            last = epochs >= (1 - tail) * epochs[-1]
-            draw_band(inset, epochs[last], values[:, last], name)
+        last = epochs >= (1 - tail) * epochs[-1]
+        tails.append((epochs[last], values[:, last], name))
         places, percent = align([val for _, val in records], 'epoch', metric, name)
         percent = percent * to_percent(metric)
         draw_band(scores, places, percent, f'{name}: {percent[:, -1].mean():.1f} %')
     losses.set(xlabel='epoch', ylabel=f'training {loss}' + (f', mean over {smooth:g} epochs' if smooth else ''))
     losses.set_ylim(bottom=0)
-    if inset is not None:
+    if tail and max(len(epochs) for epochs, _, _ in tails) > 1:  # a point is no larger when it is enlarged
+        inset = losses.inset_axes((0.4, 0.4, 0.57, 0.56))
+        for part in tails:
+            draw_band(inset, *part)
         inset.tick_params(labelsize='x-small')
         inset.grid(alpha=0.3)
         losses.indicate_inset_zoom(inset, edgecolor='black')
     scores.set(xlabel='epoch', ylabel=f'validation {metric} (%)')
-    scores.legend(loc='lower right', fontsize='small', title='after the last epoch', title_fontsize='small')
-    for axes in (losses, scores):
-        axes.grid(alpha=0.3)
+    finish(losses, scores)
+    legend_below(figure, scores.lines, f'{metric} after the last epoch')
     figure.savefig(out, dpi=150)
     return Path(out)
 
@@ -215,7 +271,7 @@ def compare_curves(
 def draw_band(axes: 'Axes', places: np.ndarray, values: np.ndarray, label: str) -> None:
     """Draw the mean of repetitions (runs, T), and a band of one sample standard deviation if there are several."""
     mean = values.mean(0)
-    (line,) = axes.plot(places, mean, linewidth=1.2, label=plain(label))
+    line = draw_line(axes, places, mean, label, linewidth=1.2)
     if len(values) > 1:
         spread = values.std(0, ddof=1)
         axes.fill_between(places, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0)

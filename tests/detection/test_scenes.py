@@ -162,25 +162,33 @@ def draw(tool, root, checkpoint, *arguments):
     tool('draw_detections').main([str(ROOT / LEAVES[2]), str(checkpoint), '--data-root', str(root), *arguments])
 
 
-def test_the_picture_has_two_panels_per_image_that_was_asked_for(tool, root, checkpoint, tmp_path, capsys):
+def test_the_picture_shows_the_truth_and_the_detections_side_by_side(tool, root, checkpoint, tmp_path, capsys):
     from matplotlib.figure import Figure
 
-    panels = []
+    figures = []
     save = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, 'savefig', lambda self, *a, **k: (panels.append(self.axes), save(self, *a, **k)))
+        patch.setattr(Figure, 'savefig', lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
         for count in (1, 3):
             draw(tool, root, checkpoint, '-n', str(count), '--score', '0.01', '--out', str(tmp_path / f'{count}.png'))
+    panels = [[axes for axes in figure.axes if axes.images] for figure in figures]
     assert [len(axes) for axes in panels] == [2, 6]
     content = json.loads((root / 'fashion_scenes' / 'annotations' / 'test.json').read_text())
-    for column, image in enumerate((1, 2, 3)):  # images 0, 1 and 2 of four
+    for place, image in enumerate((1, 2, 3)):  # images 0, 1 and 2 of four
+        truth, guess = panels[1][2 * place : 2 * place + 2]
+        left, right = truth.get_window_extent(), guess.get_window_extent()
+        assert left.x1 <= right.x0
+        assert (left.y0, left.y1) == pytest.approx((right.y0, right.y1))
         boxes = [a['bbox'] for a in content['annotations'] if a['image_id'] == image]
-        drawn = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in panels[1][column].patches]
+        drawn = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in truth.patches]
         assert drawn == [(x - 0.5, y - 0.5, width, height) for x, y, width, height in boxes]
     narrow, wide = (matplotlib.image.imread(tmp_path / f'{count}.png').shape[1] for count in (1, 3))
-    assert wide == 3 * narrow
+    assert wide == 2 * narrow, 'two pairs beside each other'
+    colours = [[patch.get_edgecolor() for patch in legend.get_patches()] for legend in figures[1].legends]
+    assert colours == [[panels[1][i].patches[0].get_edgecolor() for i in (0, 1)]]
+    assert colours[0][0] != colours[0][1]
     found = [int(number) for number in re.findall(r'(\d+) detections', capsys.readouterr().out)]
-    assert found[1] == sum(len(axes.patches) for axes in panels[1][3:])
+    assert found[1] == sum(len(axes.patches) for axes in panels[1][1::2])
 
 
 def test_pictures_that_cannot_be_drawn_are_refused(tool, root, checkpoint, backbone, tmp_path):

@@ -200,12 +200,58 @@ def test_bars_of_the_diagram_add_up_to_the_error():
     assert (np.isnan(accuracy) == (count == 0)).all()
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """What is saved, in turn."""
+    from matplotlib.figure import Figure
+
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **more: (saved.append(self), save(self, *args, **more)))
+    return saved
+
+
 def test_the_diagram_says_what_it_shows(tmp_path):
     confidence, correct = top_class(*predictions())
     text = draw_reliability(confidence, correct, 15, 'a model', tmp_path / 'd.svg').read_text()
     error = 100 * expected_calibration_error(confidence, correct, 15).item()
-    for wanted in ('a model', f'ECE {error:.2f} %', f'{IMAGES} images', 'confidence (%)', 'gap to confidence'):
+    for wanted in (
+        'a model',
+        f'ECE (mean gap) {error:.2f} %, {IMAGES} images',
+        'confidence (%)',
+        'gap, over-confident: confidence above accuracy',
+        'gap, under-confident: confidence below accuracy',
+        f'accuracy of all images: {100 * correct.double().mean().item():.2f} %',
+    ):
         assert f'<!-- {wanted} -->' in text, wanted
+
+
+def test_a_gap_goes_from_accuracy_to_confidence_and_its_colour_says_which_is_higher(tmp_path, figures):
+    confidence = torch.tensor([0.25, 0.25, 0.65, 0.65])
+    correct = torch.tensor([True, True, False, True])
+    draw_reliability(confidence, correct, 2, 'a model', tmp_path / 'd.png')
+    accuracy, over, under = figures[0].axes[0].containers
+    assert [bar.get_height() for bar in accuracy] == [100, 50]
+    assert [over[1].get_y(), over[1].get_height()] == pytest.approx([50, 15])
+    assert [under[0].get_y(), under[0].get_height()] == pytest.approx([100, -75])
+    assert np.isnan([over[0].get_height(), under[1].get_height()]).all()
+    assert over[0].get_facecolor() != under[0].get_facecolor()
+    assert over[0].get_hatch() != under[0].get_hatch()
+
+
+def test_nothing_is_written_on_the_bars(tmp_path, figures):
+    draw_reliability(*top_class(*predictions()), 15, 'a model', tmp_path / 'd.png')
+    (figure,) = figures
+    figure.draw_without_rendering()  # at the figure's own resolution, not that of the file
+    (legend,) = figure.legends
+    bars = [bar for axes in figure.axes for bars in axes.containers for bar in bars]
+    assert len(bars) == 4 * 15
+    written = [legend.get_window_extent(), figure._suptitle.get_window_extent()]
+    written += [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(written) == 3
+    assert not any(box.overlaps(axes.get_window_extent()) for box in written for axes in figure.axes)
+    assert not any(box.overlaps(bar.get_window_extent()) for box in written for bar in bars)
+    assert not any(axes.texts or axes.get_legend() for axes in figure.axes)
+    assert all(figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y0) for box in written)
 
 
 # ---- the metric

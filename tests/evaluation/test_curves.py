@@ -7,7 +7,15 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmcds.core.errors import ConfigError
-from mmcds.evaluation.curves import align, compare_curves, moving_average, plot_curves, read_scalars
+from mmcds.evaluation.curves import (
+    align,
+    compare_curves,
+    draw_line,
+    legend_below,
+    moving_average,
+    plot_curves,
+    read_scalars,
+)
 
 
 def write(folder, records):
@@ -46,6 +54,70 @@ def test_the_command_says_where_the_picture_is(stopped_run, tmp_path, tool, caps
     assert capsys.readouterr().out.strip() == str(tmp_path / 'c.png')
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """What is saved, in turn."""
+    from matplotlib.figure import Figure
+
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **more: (saved.append(self), save(self, *args, **more)))
+    return saved
+
+
+def drawn_markers(line):
+    """Places of the points of a line whose marker is seen."""
+    start, every = line.get_markevery()
+    return line.get_xdata()[start::every] if line.get_marker() not in ('', ' ', 'None', None) else []
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_a_run_of_one_epoch_is_seen(several, tmp_path, figures):
+    write(tmp_path / '1', [step(10, 3.0) | {'epoch': 1}, {'accuracy/top1': 50.0, 'step': 1}])
+    if several:
+        compare_curves([('a', tmp_path), ('b', tmp_path)], tmp_path / 'c.png')
+    else:
+        plot_curves(tmp_path, tmp_path / 'c.png')
+    losses, scores = figures[0].axes
+    assert [len(axes.lines) for axes in (losses, scores)] == [2, 2 if several else 1]
+    for line in (*losses.lines, *scores.lines):
+        assert list(drawn_markers(line)) == [1]
+        (x,), (y,) = line.get_data()
+        assert line.axes.viewLim.contains(x, y)
+    assert not losses.child_axes, 'nothing to enlarge'
+    assert [tick for tick in scores.get_xticks() if tick < scores.get_xlim()[1]] == [0, 1]
+
+
+def test_every_series_has_a_marker_of_its_own_at_about_ten_points_and_the_legend_covers_none(tmp_path, figures):
+    terms = {f'loss_{k}': 1.0 + k for k in range(9)}
+    write(tmp_path / '1', [step(n, 30.0 / n) | terms for n in range(1, 61)])
+    plot_curves(tmp_path, tmp_path / 'c.png')
+    losses = figures[0].axes[0]
+    assert len({line.get_marker() for line in losses.lines}) == len(losses.lines) == 11
+    assert {line.get_label() for line in losses.lines} == {'loss', 'loss_ce', *terms}
+    assert all(8 <= len(drawn_markers(line)) <= 20 for line in losses.lines)
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in losses.lines]
+    figures[0].draw_without_rendering()  # at its own resolution, not that of the file
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figures[0].axes)
+
+
+@pytest.mark.parametrize('longest, columns', [(4, 9), (33, 3), (100, 1)])
+def test_a_legend_of_long_names_has_fewer_columns_and_stays_in_the_picture(longest, columns):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout='constrained')
+    axes = figure.subplots()
+    for number in range(9):
+        name = (f'{number}.supervisions.cds.stage0.loss_con' * 3)[:longest]
+        draw_line(axes, np.arange(3), np.arange(3), name if number else 'cds')
+    legend_below(figure, axes.lines)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend._ncols == columns
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
 def test_rejects_a_folder_without_scalars(tmp_path):
     with pytest.raises(ConfigError, match='holds no'):
         read_scalars(tmp_path)
@@ -77,14 +149,10 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_several_runs_are_drawn_by_name_with_a_zoomed_tail(runs, monkeypatch):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **other: drawn.append(self))
+def test_several_runs_are_drawn_by_name_with_a_zoomed_tail(runs, figures):
     named = [('plain', runs / 'plain_0'), ('plain', runs / 'plain_1'), ('CDS', runs / 'cds')]
     compare_curves(named, runs / 'c.png', smooth=0, tail=0.25)
-    losses, scores = drawn[0].axes
+    losses, scores = figures[0].axes
     plain, cds = losses.lines
     assert (plain.get_label(), cds.get_label()) == ('plain', 'CDS')
     epochs = np.arange(1, 21)
@@ -95,16 +163,17 @@ def test_several_runs_are_drawn_by_name_with_a_zoomed_tail(runs, monkeypatch):
     assert_allclose(inset.lines[0].get_xdata(), epochs[14:])
     assert inset.get_ylim()[1] < 0.1, 'enlarged'
     assert [len(axes.collections) for axes in (losses, inset, scores)] == [1, 1, 1], 'a band of the repetitions alone'
-    assert [text.get_text() for text in scores.get_legend().get_texts()] == ['plain: 78.0 %', 'CDS: 84.0 %']
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ['plain: 78.0 %', 'CDS: 84.0 %']
+    assert len({line.get_marker() for line in scores.lines}) == 2
+    assert [line.get_marker() for line in losses.lines] == [line.get_marker() for line in scores.lines]
+    figures[0].draw_without_rendering()
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in (losses, scores))
 
 
-def test_the_average_is_as_wide_as_the_picture_says(runs, monkeypatch):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda self, *args, **other: drawn.append(self))
+def test_the_average_is_as_wide_as_the_picture_says(runs, figures):
     compare_curves([('CDS', runs / 'cds')], runs / 'c.png', smooth=3)  # one record per epoch
-    (line,) = drawn[0].axes[0].lines
+    (line,) = figures[0].axes[0].lines
     assert line.get_ydata()[9] == pytest.approx(0.5 * (1 / 9 + 1 / 10 + 1 / 11) / 3)
 
 

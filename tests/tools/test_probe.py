@@ -141,3 +141,37 @@ def test_networks_of_one_name_have_the_same_stages(tool):
     networks = [module.Network('a', '', None, taps, {}, {}, {}, {}) for taps in ((0, 1), (0, 1, 2))]
     with pytest.raises(ConfigError, match=r'a: networks of one name must have the same stages, got \(0, 1\) and'):
         module.groups(networks)
+
+
+def test_the_picture_says_which_way_is_better_and_tells_networks_apart_without_colour(tool, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    module, figures, save = tool('probe'), [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *a, **more: (figures.append(self), save(self, *a, **more)))
+    networks = []
+    for number, name in enumerate(['plain', 'plain', 'dsn', 'cds']):
+        values = {tap: dict.fromkeys(module.MEASURES, 10 * tap + number) for tap in (0, 1, 2)}
+        networks.append(module.Network(name, '', None, (0, 1, 2), {}, {}, {}, values))
+    module.draw_measures(networks, tmp_path / 'probe.png')
+    (figure,) = figures
+    better = {axes.get_title(): axes.get_ylabel() for axes in figure.axes}
+    assert {title: label.split(':')[0] for title, label in better.items()} == {
+        'linear probe (%)': '↑ higher is better',
+        'nearest neighbours (%)': '↑ higher is better',
+        'alignment': '↓ lower is better',
+        'uniformity': '↓ lower is better',
+    }
+    for axes in figure.axes:
+        plain, dsn, cds = axes.containers
+        assert len({series[0].get_marker() for series in (plain, dsn, cds)}) == 3
+        assert plain[0].get_ydata().tolist() == [0.5, 10.5, 20.5]
+        (bars,) = plain[2]
+        assert [np.ptp(segment[:, 1]) for segment in bars.get_segments()] == pytest.approx([2 * 0.5**0.5] * 3)
+        assert not dsn[2], 'a single network has no spread'
+        places = [series[0].get_xdata() for series in (plain, dsn, cds)]
+        assert all(np.abs(each - np.arange(3)).max() < 0.2 for each in places)
+        assert min(np.diff(places, axis=0).ravel()) > 0, 'beside each other'
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['plain (n=2)', 'dsn (n=1)', 'cds (n=1)']
+    figure.draw_without_rendering()  # at its own resolution, not that of the file
+    assert not any(legend.get_window_extent().overlaps(axes.get_tightbbox()) for axes in figure.axes)
