@@ -2,6 +2,7 @@
 # make test:  create the environment and run all tests; make test-fast: those that take under a second.
 # make test-plain: run the inner folders and the examples in an environment without OpenMMLab.
 # make test-matrix: install into a fresh environment of every Python of MATRIX, train one epoch, run the fast tests.
+# make site: build the documentation into site/.
 # make detect: train a detector on scenes of those images with the backbone of make train (which runs first if needed).
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,12 +10,12 @@ BIN := $(VENV)/bin
 WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
 BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
-EVERYTHING := .[openmmlab,det,calib,timm,dev]
+EVERYTHING := .[openmmlab,det,calib,timm,dev,docs]
 PLAIN := .[plain]
 MATRIX ?= 3.10 3.11 3.12 3.13
 DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
-.PHONY: train test test-fast test-plain test-matrix detect lint format clean
+.PHONY: train test test-fast test-plain test-matrix detect site lint format clean
 
 # Install into an environment; what pip says is kept, and its end is shown where it fails.
 install = $(1)/bin/python -m pip install $(2) > $(1)/install.log 2>&1 || { tail -n 25 $(1)/install.log; exit 1; }
@@ -65,6 +66,10 @@ detect: $(VENV)/installed $(BACKBONE)
 	python tools/test.py configs/detection/$(DETECTOR).py $$checkpoint --work-dir $(DETECT_DIR)/test && \
 	python tools/draw_detections.py configs/detection/$(DETECTOR).py $$checkpoint --out $(DETECT_DIR)/detections.png
 
+site: $(VENV)/installed
+	$(call install,$(VENV),-c constraints.txt -e '.[docs]')
+	$(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,4 +80,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-plain $(VENV)-matrix build dist *.egg-info mmcds/.mim
+	rm -rf $(VENV) $(VENV)-plain $(VENV)-matrix build dist site *.egg-info mmcds/.mim

@@ -78,7 +78,14 @@ setup(
     ],
     packages=find_packages(include=['mmcds', 'mmcds.*']),
     package_data={
-        'mmcds': ['py.typed', 'data/fashion_mnist/*', 'data/emoji/*', 'data/emoji/LICENSES/*', 'paper/*.csv']
+        'mmcds': [
+            'py.typed',
+            'data/fashion_mnist/*',
+            'data/emoji/*',
+            'data/emoji/LICENSES/*',
+            'paper/*.csv',
+            'zoo/*',
+        ]
     },
     cmdclass={'build_py': BuildWithResources},
     entry_points={'console_scripts': ['mmcds = mmcds.command:main']},
@@ -101,6 +108,15 @@ setup(
             'transformers>=5',
             'accelerate',
             'pytest>=8',
+        ],
+        # `make site`; MkDocs 2 has no plugins
+        'docs': [
+            'mkdocs>=1.6,<2',
+            'mkdocs-material>=9.7; python_version >= "3.11"',
+            'mkdocstrings>=1.0.8; python_version >= "3.11"',
+            'mkdocstrings-python>=2.0.11; python_version >= "3.11"',
+            'latex2mathml>=3.78',
+            'ruff',  # formats signatures
         ],
         'dev': [
             'pytest>=8',
