@@ -56,7 +56,18 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
     own.add_argument(
         '--data', metavar='FOLDER', help='a folder of images for every class, or train/ and val/ with such folders'
     )
-    own.add_argument('--model', choices=MODELS, default='resnet18', help='network (default: resnet18)')
+    own.add_argument('--unlabelled', metavar='FOLDER', help='images without labels, which CDS contrasts too')
+    own.add_argument(
+        '--model', default='resnet18', help=f'network: {", ".join(MODELS)}, or timm/NAME (default: resnet18)'
+    )
+    own.add_argument(
+        '--pretrained',
+        nargs='?',
+        const=True,
+        default=False,
+        metavar='FILE',
+        help="start from this checkpoint, or without a value from timm's weights, which are downloaded",
+    )
     own.add_argument('--method', choices=METHODS, default='cds', help='how it is trained (default: cds)')
     own.add_argument('--epochs', type=int, help='number of epochs (default: by the number of images)')
     parser.add_argument(
@@ -169,6 +180,8 @@ def main(argv: list[str] | None = None) -> Runner:
     args = parse_args(argv)
     if (args.config is None) == (args.data is None):
         raise ConfigError('give either a config or --data FOLDER. `--help` lists the options.')
+    if args.data is None and (args.unlabelled or args.pretrained):
+        raise ConfigError('--unlabelled and --pretrained belong to --data FOLDER; a config says both itself.')
     if args.data is not None:
         args.config = write_config(args)
     keep_freed_memory()

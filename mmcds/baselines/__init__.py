@@ -13,10 +13,12 @@ from mmcds.baselines.fitnet import FitNetSupervision
 from mmcds.baselines.kd import KDSupervision
 from mmcds.baselines.nkd import NKDSupervision
 from mmcds.baselines.one import ONESupervision
+from mmcds.baselines.reviewkd import ReviewKDSupervision
 from mmcds.baselines.rkd import RKDSupervision
 from mmcds.baselines.sp import SPSupervision
 from mmcds.baselines.sskd import RotationSupervision, SSKDSupervision
 from mmcds.baselines.standardized_kd import StandardizedKDSupervision
+from mmcds.baselines.uskd import USKDSupervision
 
 __all__ = [
     'ATSupervision',
@@ -33,8 +35,10 @@ __all__ = [
     'NKDSupervision',
     'ONESupervision',
     'RKDSupervision',
+    'ReviewKDSupervision',
     'RotationSupervision',
     'SPSupervision',
     'SSKDSupervision',
     'StandardizedKDSupervision',
+    'USKDSupervision',
 ]

@@ -24,6 +24,7 @@ from mmcds.networks.cifar100_repo import (
 from mmcds.networks.mobilenet_v1 import MobileNetV1
 from mmcds.networks.preact_resnet import PreActResNet
 from mmcds.networks.se_resnet import SEResNetBasic, SEResNetBasic_CIFAR
+from mmcds.networks.timm_stages import timm_stages
 from mmcds.networks.unpooled_resnet import UnpooledResNet
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     'ShuffleNetV2_CIFAR',
     'ShuffleNetV2_CIFAR100Repo',
     'UnpooledResNet',
+    'timm_stages',
 ]

@@ -9,6 +9,10 @@ from typing import Any
 
 import yaml
 
+NKD_TITLE = (
+    'From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and '
+    'Customized Soft Labels'
+)
 #: Folder of configs: name of the collection, its paper and where it is described.
 COLLECTIONS = {
     'at': ('AT', '1612.03928', 'Paying More Attention to Attention', 'docs/baselines.md'),
@@ -20,13 +24,7 @@ COLLECTIONS = {
     'dhm': ('DHM', '2003.10739', 'Dynamic Hierarchical Mimicking', 'README.md'),
     'dist': ('DIST', '2205.10536', 'Knowledge Distillation from A Stronger Teacher', 'docs/baselines.md'),
     'distill': ('Distillation with CDS', '2207.05306', 'Contrastive Deep Supervision', 'docs/semi_and_distill.md'),
-    'nkd': (
-        'NKD',
-        '2303.13005',
-        'From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and '
-        'Customized Soft Labels',
-        'docs/baselines.md',
-    ),
+    'nkd': ('NKD', '2303.13005', NKD_TITLE, 'docs/baselines.md'),
     'dkd': ('DKD', '2203.08679', 'Decoupled Knowledge Distillation', 'docs/baselines.md'),
     'dks': ('DKS', '1906.00675', 'Deeply-supervised Knowledge Synergy', 'README.md'),
     'dsn': ('DSN', '1409.5185', 'Deeply-Supervised Nets', 'README.md'),
@@ -34,6 +32,7 @@ COLLECTIONS = {
     'kd': ('KD', '1503.02531', 'Distilling the Knowledge in a Neural Network', 'docs/baselines.md'),
     'one': ('ONE', '1806.04606', 'Knowledge Distillation by On-the-Fly Native Ensemble', 'docs/baselines.md'),
     'plain': ('Plain', '1512.03385', 'Deep Residual Learning for Image Recognition', 'README.md'),
+    'reviewkd': ('ReviewKD', '2104.09044', 'Distilling Knowledge via Knowledge Review', 'docs/baselines.md'),
     'rkd': ('RKD', '1904.05068', 'Relational Knowledge Distillation', 'docs/baselines.md'),
     'semi': ('Semi-supervised CDS', '2207.05306', 'Contrastive Deep Supervision', 'docs/semi_and_distill.md'),
     'simclr': ('SimCLR (mmcds)', '2002.05709', 'A Simple Framework for Contrastive Learning', 'README.md'),
@@ -46,6 +45,7 @@ COLLECTIONS = {
         'docs/baselines.md',
     ),
     'supcon': ('SupCon', '2004.11362', 'Supervised Contrastive Learning', 'README.md'),
+    'uskd': ('USKD', '2303.13005', NKD_TITLE, 'docs/baselines.md'),
 }
 #: Collections that are trained with LARS instead of SGD.
 LARS = ('byol', 'simclr', 'supcon')

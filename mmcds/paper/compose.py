@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 
 from mmcds.core.errors import ConfigError
 from mmcds.paper.cells import Cell, Method, Network
-from mmcds.paper.tables import BASELINES, DETECTORS, FINE_GRAINED, METHODS, NETWORKS
+from mmcds.paper.tables import BASELINES, DETECTORS, FINE_GRAINED, METHODS, NETWORKS, RIVALS
 from mmcds.resources import resources
 
 #: Network and data set of the leaf that a method has for a data set.
@@ -94,7 +94,7 @@ def read_leaf(cell: Cell) -> Config:
         return with_images_of(dataset, read_leaf(replace(cell, dataset=LIKE[dataset])), LIKE[dataset])
     if dataset not in DESCRIBED_BY:
         raise ConfigError(f'{cell.name}: {method.title} has no config {path}. Add that file, or choose another cell.')
-    distils = cell.method in BASELINES
+    distils = cell.method in BASELINES or cell.method in RIVALS
     config = read(file(STUDENT if distils else f'plain/{base}'))
     own = read_leaf(replace(cell, dataset=DESCRIBED_BY[dataset], start=None)).model
     take_method(config.model, own)

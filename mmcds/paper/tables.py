@@ -58,6 +58,15 @@ BASELINES = dict(
     okd=('one', 'OKD (ONE)'),
     sskd=('sskd', 'SSKD'),
 )
+#: The same of methods that are in none of the paper's tables.
+RIVALS = dict(
+    reviewkd=('reviewkd', 'ReviewKD'),
+    dkd=('dkd', 'DKD'),
+    dist=('dist', 'DIST'),
+    nkd=('nkd', 'NKD'),
+    uskd=('uskd', 'USKD'),
+    standardized_kd=('standardized_kd', 'KD on standardised logits'),
+)
 METHODS = {
     'plain': Method('plain', 'plain/{base}'),
     'dsn': Method('DSN', 'dsn/{base}'),
@@ -102,7 +111,7 @@ METHODS = {
     'cds_feature': Method('CDS and naive feature distillation', 'distill/{base}-feature'),
     **{
         name: Method(title, f'{folder}/{{base}}', SMALL_STUDENT.format(folder))
-        for name, (folder, title) in BASELINES.items()
+        for name, (folder, title) in {**BASELINES, **RIVALS}.items()
     },
     'sskd_teacher': Method(
         'SSKD, stage 1 of the teacher', 'sskd/{base}-teacher', f'{SMALL_STUDENT.format("sskd")}-teacher'
@@ -116,7 +125,10 @@ METHODS = {
     'byol_dsn': Method('BYOL + DSN', 'byol/{base}-finetune-dsn'),
 }
 #: Methods that need a teacher.
-TAUGHT = (*(name for name in BASELINES if name != 'okd'), 'cds_distill', 'cds_distill_both', 'cds_feature')
+TAUGHT = (
+    *(name for name in (*BASELINES, *RIVALS) if name not in ('okd', 'uskd')),
+    *('cds_distill', 'cds_distill_both', 'cds_feature'),
+)
 #: Data sets of Tables 5 and 6. Plain training and CDS have a leaf for each; the others train like the plain one.
 FINE_GRAINED = ('cub200', 'cars', 'flowers', 'dogs', 'aircraft')
 #: Detectors of Table 4 and how their configs start.
@@ -129,7 +141,7 @@ MINI_EXTRA = {
     **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
 }
 #: Tables that have a mini scale.
-MINI = (*MINI_EXTRA, 'figure3', 'ablations', 'sweeps')
+MINI = (*MINI_EXTRA, 'figure3', 'ablations', 'sweeps', 'rivals')
 #: Those whose mini scale leaves out the cells with a teacher.
 WITHOUT_TEACHER = ('figure3', 'ablations', 'sweeps')
 #: Where the others have their small form.
@@ -332,6 +344,15 @@ def _networks() -> list[Cell]:
     return deep + distilled
 
 
+def _rivals() -> list[Cell]:
+    """Return every method that distils, old and new, with its default weight, on ResNet-18 and CIFAR-100."""
+    teacher = _trained('resnet50', 'cifar100')
+    return [
+        _beyond('rivals', 'resnet18', 'cifar100', method, teacher=_taught(method, teacher))
+        for method in ('plain', *BASELINES, *RIVALS, 'cds_distill')
+    ]
+
+
 def _sweeps() -> list[Cell]:
     """Return the cells of CDS on ResNet-18, changed in one thing at a time; the first is the common setting."""
 
@@ -402,6 +423,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     'ablations': ('Feature distillation (Section 5.3) and placement of the heads (Section 5.4)', _ablations()),
     'networks': ('Not in the paper: further networks and methods', _networks()),
     'sweeps': ('Not in the paper: loss, heads, weight and temperature', _sweeps()),
+    'rivals': ('Not in the paper: rivals of today', _rivals()),
 }
 
 
@@ -409,7 +431,8 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     """Return the cells of a table.
 
     Args:
-        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``, ``networks``, ``sweeps``.
+        table: ``table1`` to ``table9``, ``figure2`` to ``figure5``, ``ablations``, ``networks``, ``sweeps``,
+            ``rivals``.
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
             setting occurs once, without the paper's numbers; the tables of deep supervision and distillation and
             Figures 4 and 5 get rows for cross-entropy on both views; Figure 3 and the ablations are without teachers.

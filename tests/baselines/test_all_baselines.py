@@ -20,6 +20,8 @@ METHODS = {
     'sskd': dict(type='SSKDSupervision'),
     'dkd': dict(type='DKDSupervision', warmup=0),
     'nkd': dict(type='NKDSupervision'),
+    'reviewkd': dict(type='ReviewKDSupervision', warmup=0),
+    'uskd': dict(type='USKDSupervision'),
     'dist': dict(type='DISTSupervision'),
     'standardized_kd': dict(type='StandardizedKDSupervision'),
 }
@@ -55,7 +57,7 @@ def model(request, teacher):
     torch.manual_seed(1)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         built = MODELS.build(
-            network(4, {request.param: METHODS[request.param]}, teacher=None if request.param == 'one' else teacher)
+            network(4, {request.param: METHODS[request.param]}, teacher=None if request.param in ('one', 'uskd') else teacher)
         )
     built.init_weights()
     built.supervisions[request.param].prepare(torch.arange(12) % 3)

@@ -12,10 +12,10 @@ from mmpretrain.registry import MODELS
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.teacher import read_model_config
 from mmcds.paper import Cell, compose
-from mmcds.paper.tables import BASELINES, METHODS, TAUGHT
+from mmcds.paper.tables import BASELINES, METHODS, RIVALS, TAUGHT
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = [*(folder for folder, _ in BASELINES.values()), 'dkd', 'dist', 'nkd', 'standardized_kd']
+FOLDERS = [folder for folder, _ in (*BASELINES.values(), *RIVALS.values())]
 LEAVES = sorted(path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / 'configs' / name).glob('*.py'))
 SHORT = [*ONE_STEP, 'train_dataloader.batch_size=3', 'train_dataloader.dataset.indices=6']
 

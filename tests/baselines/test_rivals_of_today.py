@@ -1,19 +1,28 @@
-"""DKD, DIST, NKD and KD on standardised logits: closed forms, identities, invariances."""
+"""DKD, DIST, NKD, USKD, ReviewKD and KD on standardised logits: closed forms, identities, invariances."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from baseline_cases import outputs, total
+from baseline_cases import STUDENT, TEACHER, network, outputs, total
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mmcds.baselines import DISTSupervision, DKDSupervision, NKDSupervision, StandardizedKDSupervision
+from mmcds.baselines import (
+    DISTSupervision,
+    DKDSupervision,
+    NKDSupervision,
+    ReviewKDSupervision,
+    StandardizedKDSupervision,
+    USKDSupervision,
+)
 from mmcds.baselines.dist import correlation_distance
 from mmcds.baselines.dkd import decoupled_divergences
 from mmcds.baselines.nkd import normalized_terms
+from mmcds.baselines.reviewkd import Fusion, context_loss
 from mmcds.baselines.standardized_kd import standardize
+from mmcds.baselines.uskd import self_terms, shares_of_others
 from mmcds.core.errors import ConfigError
 
 
@@ -108,9 +117,10 @@ def test_nkd_leaves_out_what_has_no_label():
 
 
 @pytest.mark.parametrize('warmup', [-0.1, 1.5])
-def test_a_warmup_is_a_share_of_the_run(warmup):
-    with pytest.raises(ConfigError, match=r'warmup is .*give a share of the run'):
-        DKDSupervision(warmup=warmup)
+@pytest.mark.parametrize('kind', [DKDSupervision, ReviewKDSupervision])
+def test_a_warmup_is_a_share_of_the_run(kind, warmup):
+    with pytest.raises(ConfigError, match=rf'{kind.__name__}: warmup is .*give a share of the run'):
+        kind(warmup=warmup)
 
 
 def test_dist_is_the_correlation():
@@ -150,3 +160,196 @@ def test_standardised_logits_do_not_see_scale_and_shift():
     standardize(flat).sum().backward()
     assert standardize(flat).abs().max() == 0
     assert flat.grad.isfinite().all(), 'logits that are all equal'
+
+
+@pytest.mark.parametrize('side', [1, 2, 3, 4, 8])
+def test_the_context_of_review_is_what_is_left_at_smaller_sizes(side):
+    """A constant difference is left everywhere; stripes of mean 0 are gone at every smaller size."""
+    teacher = torch.randn(2, 3, side, side, dtype=torch.float64)
+    assert_close(context_loss(teacher + 3, teacher).item(), 9.0)
+    if side % 2 == 0:
+        stripes = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(side // 2)
+        weights = {2: 1 + 1 / 2, 4: 1 + 1 / 2 + 1 / 4, 8: 1 + 1 / 2 + 1 / 4 + 1 / 8}[side]
+        assert_close(context_loss(teacher + stripes, teacher).item(), 1 / weights)
+
+
+def test_the_context_of_review_by_hand():
+    """Halves that differ by 1 and 3 in a map of 4 x 4: 5 at sizes 4 and 2, 4 for the whole."""
+    student = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    student[..., 2:] = 3
+    assert_close(context_loss(student, 0 * student).item(), (5 + 5 / 2 + 4 / 4) / (1 + 1 / 2 + 1 / 4))
+    row = student[..., :1, :]
+    assert context_loss(row, 0 * row).item() == 5, 'nothing is smaller than the smaller side'
+
+
+def test_a_fusion_is_a_sum_with_weights_of_every_place():
+    torch.manual_seed(0)
+    fusion = Fusion(3, 4, 5, deepest=False).double().eval()
+    maps, deeper = (torch.randn(2, width, side, side, dtype=torch.float64) for width, side in ((3, 4), (4, 2)))
+    with torch.no_grad():
+        fusion.attend.weight.zero_()
+        fusion.attend.bias.copy_(torch.tensor([math.log(3), -math.log(3)]))  # weights 3/4 and 1/4
+    predicted, mixed = fusion(maps, deeper, torch.Size((8, 8)))
+    larger = deeper.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = (3 * fusion.reduce(maps) + larger) / 4
+    assert_close(mixed, expected.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert_close(predicted, fusion.expand(mixed))
+    with torch.no_grad():
+        fusion.attend.weight.normal_()
+    first = fusion(maps, deeper, torch.Size((4, 4)))[1]
+    assert_close(fusion(maps[..., :2, :], deeper[..., :1, :], torch.Size((2, 4)))[1], first[..., :2, :])
+
+
+def review(**arguments):
+    torch.manual_seed(0)
+    supervision = ReviewKDSupervision(**{'warmup': 0, **arguments})
+    supervision.build(network())
+    return supervision.double().eval()
+
+
+def test_review_goes_from_the_deepest_level_to_the_shallowest():
+    supervision, found = review(loss_weight=7.0), outputs()
+    values, mixed = supervision(found), None
+    levels = [(f'stage{tap}', found.features[tap], found.teacher.features[tap]) for tap in range(4)]
+    levels.append(('pooled', found.pooled[..., None, None], found.teacher.pooled[..., None, None]))
+    for name, student, teacher in levels[::-1]:
+        predicted, mixed = supervision.fusions[name](student, mixed, teacher.shape[2:])
+        assert_close(values[f'{name}.loss_review'], 7 * context_loss(predicted, teacher))
+    assert len(values) == 5
+
+    def reached(name):
+        places = [*found.features.values(), found.pooled]
+        own = torch.autograd.grad(values[f'{name}.loss_review'], places, allow_unused=True, retain_graph=True)
+        return [gradient is not None and bool(gradient.abs().sum() > 0) for gradient in own]
+
+    for level, (name, *_) in enumerate(levels):
+        assert reached(name) == [place >= level for place in range(5)]
+    total(values).backward()
+    assert all(each.grad is None for each in [*found.teacher.features.values(), found.teacher.pooled])
+
+
+def test_review_has_the_widths_of_the_networks_and_takes_other_pairs_of_stages():
+    fusions = review().fusions
+    widths = [
+        (each.reduce[0].in_channels, each.expand[0].in_channels, each.expand[0].out_channels)
+        for each in fusions.values()
+    ]
+    expected = [(ours, 10, theirs) for (ours, _), (theirs, _) in zip(STUDENT, TEACHER, strict=True)]
+    assert widths == [*expected, (10, 10, 12)]
+    assert [each.attend is None for each in fusions.values()] == [False] * 4 + [True]
+    values = review(taps=(1, 2), teacher_taps=(3, 0), mid_channels=2)(outputs())
+    assert set(values) == {'stage1.loss_review', 'stage2.loss_review', 'pooled.loss_review'}
+    with pytest.raises(ConfigError, match='they do not correspond'):
+        ReviewKDSupervision(taps=(0, 1), teacher_taps=(0,))
+
+
+def test_review_grows_over_the_first_part_of_a_run():
+    found = outputs()
+    whole = review(warmup=20 / 240)(found)
+    for progress, share in ((0.0, 0.0), (10 / 240, 0.5), (20 / 240, 1.0)):
+        values = review(warmup=20 / 240)(replace(found, progress=progress))
+        assert_close(total(values), share * total(whole))
+
+
+def one_by_one(student, weak, labels):
+    """The terms of USKD, a row and a class at a time."""
+    rows, known = [], [row for row, label in enumerate(labels) if label >= 0]
+
+    def softmax(scores):
+        powers = [math.exp(score) for score in scores]
+        return [power / sum(powers) for power in powers]
+
+    s, w = ([softmax(row) for row in each.tolist()] for each in (student, weak))
+    mean = sum(s[row][labels[row]] ** 2 for row in known) / len(known)
+    for row in known:
+        y, classes = int(labels[row]), range(student.shape[1])
+        scores = [
+            w[row][i] / (1 - w[row][y] + 1e-6) + math.log(s[row][i]) / (1 - math.log(s[row][y]) + 1e-6)
+            for i in classes
+        ]
+        parts = {i: 1 / (1 + sum(scores[other] > scores[i] for other in classes)) for i in classes if i != y}
+        target = -(1 + s[row][y] ** 2 - mean) * math.log(s[row][y])
+        among = {i: math.log(s[row][i] / (1 - s[row][y])) for i in parts}
+        others = -sum(part * among[i] for i, part in parts.items()) / sum(parts.values())
+        smooth = -sum((0.9 * (i == y) + 0.1 / len(classes)) * math.log(w[row][i]) for i in classes)
+        rows.append((target, others, smooth))
+    return torch.tensor(rows, dtype=torch.float64).T
+
+
+def test_uskd_is_the_sum_over_classes():
+    (student, weak), labels = logits(rows=7), torch.tensor([0, -1, 2, 3, 4, -1, 1])
+    terms = torch.stack(self_terms(student, weak, labels))
+    assert_close(terms[:, labels >= 0], one_by_one(student, weak, labels))
+
+
+def test_shares_of_others_by_hand():
+    """If the right class has rank 2 of 4, then 1, 1/3 and 1/4 are left; if rank 1, then 1/2, 1/3 and 1/4."""
+    student = torch.tensor([[2.0, 3.0, 0.0, 1.0]], dtype=torch.float64)
+    shares = shares_of_others(student, torch.zeros_like(student), torch.tensor([0]))
+    assert_close(shares[0], torch.tensor([0, 12, 3, 4], dtype=torch.float64) / 19)
+    shares = shares_of_others(student, torch.zeros_like(student), torch.tensor([1]))
+    assert_close(shares[0], torch.tensor([6, 0, 3, 4], dtype=torch.float64) / 13)
+    weak = torch.tensor([[0.0, 0.0, 9.0, 0.0]], dtype=torch.float64)  # turns the order of the last two
+    shares = shares_of_others(student, weak, torch.tensor([1]))
+    assert_close(shares[0], torch.tensor([6, 0, 4, 3], dtype=torch.float64) / 13)
+    sure = torch.tensor([[0.0, 1000.0, 0.0, 0.0]], dtype=torch.float64)  # leaves nothing to the others
+    shares = shares_of_others(student, sure, torch.tensor([1]))
+    assert_close(shares[0], torch.tensor([6, 0, 3, 4], dtype=torch.float64) / 13)
+
+
+def test_uskd_leaves_alone_what_it_must():
+    """Factor and shares have no gradient; the weak classifier learns from its own term alone."""
+    student, weak = (each.requires_grad_() for each in logits())
+    labels = torch.arange(6) % 5
+    right, others, own = self_terms(student, weak, labels)
+    p = student.detach().softmax(1)
+    square = p.gather(1, labels[:, None]) ** 2
+    gradient = torch.autograd.grad(right.sum(), student, retain_graph=True)[0]
+    assert_close(gradient, (1 + square - square.mean()) * (p - F.one_hot(labels, 5)))
+    gradient = torch.autograd.grad(others.sum(), student, retain_graph=True)[0]
+    among = p * (1 - F.one_hot(labels, 5)) / (1 - square.sqrt())
+    assert_close(gradient, among - shares_of_others(student, weak, labels))
+    assert torch.autograd.grad((right + others).sum(), weak, retain_graph=True, allow_unused=True)[0] is None
+    assert torch.autograd.grad(own.sum(), student, allow_unused=True)[0] is None
+
+
+def uskd(**arguments):
+    torch.manual_seed(0)
+    supervision = USKDSupervision(**arguments)
+    supervision.build(network(teacher=None))
+    return supervision.double()
+
+
+def test_uskd_weighs_its_terms_and_leaves_out_what_has_no_label():
+    supervision = uskd(alpha=2.0, beta=3.0, mu=5.0)
+    found = replace(outputs(teacher=None), labels=torch.tensor([0, -1, 2, 1, -1]))
+    values = supervision(found)
+    linear = supervision.classifiers.heads['stage2'][-1]
+    weak = linear(found.features[2].mean((2, 3)))
+    expected = one_by_one(found.logits, weak, found.labels).mean(1) * torch.tensor([2.0, 3.0, 5.0])
+    assert_close(torch.stack([value for name, value in values.items() if 'loss' in name]), expected)
+    none = supervision(replace(found, labels=torch.full((5,), -1)))
+    assert total(none) == 0
+    total(none).backward()
+    assert found.logits.grad.abs().max() == 0
+    assert not supervision.needs_teacher
+
+
+def test_the_weak_loss_of_uskd_reaches_its_stage_and_none_after_it():
+    found = outputs(teacher=None)
+    uskd()(found)['stage2.loss_weak'].backward()
+    assert found.features[2].grad.abs().max() > 0
+    assert all(found.features[tap].grad is None for tap in (0, 1, 3))
+    with pytest.raises(ConfigError, match=r'taps is \(1, 2\); name a single stage'):
+        USKDSupervision(taps=(1, 2))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_uskd_of_logits_in_half_precision_is_that_of_the_rounded_logits(dtype):
+    student, weak = (30 * each.to(dtype) for each in logits())
+    labels = torch.arange(6) % 5
+    rounded = self_terms(student.double(), weak.double(), labels)
+    for half, exact in zip(self_terms(student, weak, labels), rounded, strict=True):
+        assert half.dtype == torch.float32
+        assert half.isfinite().all()
+        assert_close(half.double(), exact, rtol=1e-4, atol=1e-4)

@@ -47,6 +47,8 @@ METHODS = {
     'dist/resnet18_cifar100': 307,
     'nkd/resnet18_cifar100': 307,
     'standardized_kd/resnet18_cifar100': 301,
+    'reviewkd/resnet18_cifar100': 425,
+    'uskd/resnet18_cifar100': 195,
     'plain/resnet10w16_emoji-mixed': 83,
     'cds/resnet10w16_emoji-mixed': 184,
 }

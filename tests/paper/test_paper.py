@@ -16,11 +16,11 @@ from conftest import ONE_STEP, build_on_meta
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute, final_losses
 from mmcds.heads import SepConv
-from mmcds.paper import NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
+from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, compose, why_not, write_report
 from mmcds.paper.compose import _read as read_once
 from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, to_texts
-from mmcds.paper.tables import BASELINES, BEYOND, DEEP, FINE_GRAINED, MINI_SOURCE, NO_NUMBER
+from mmcds.paper.tables import BASELINES, BEYOND, DEEP, FINE_GRAINED, MINI_SOURCE, NO_NUMBER, RIVALS
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_VIEW = (*DEEP[:4], 'semi_plain', 'plain_autoaug', 'supcon', 'byol', 'byol_dsn')
@@ -46,7 +46,7 @@ def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
         assert config.model.head.num_classes == config.num_classes, each.name
         assert config.data_preprocessor.num_classes == config.num_classes, each.name
         views = next(len(step['views']) for step in config.train_pipeline if step['type'] == 'MultiViewTransform')
-        expected = 4 if each.method == 'sskd' else 1 if each.method in (*ONE_VIEW, *BASELINES) else 2
+        expected = 4 if each.method == 'sskd' else 1 if each.method in (*ONE_VIEW, *BASELINES, *RIVALS) else 2
         assert views == expected, each.name
         assert scale == 'paper' or config.train_cfg.max_epochs == 100
         assert (each.teacher is not None) == bool(config.model.get('teacher')), each.name
@@ -65,7 +65,7 @@ def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
 def test_a_number_of_the_paper_has_a_source_and_a_cell_without_one_says_so():
     for scale, each in ALL:
         assert bool(each.paper) == (each.source not in (NO_NUMBER, BEYOND, MINI_SOURCE)), each.name
-        if scale == 'mini' or each.table in ('networks', 'sweeps'):
+        if scale == 'mini' or each.table in ('networks', 'sweeps', 'rivals'):
             assert not each.paper, each.name
         elif each.table not in ('figure2', 'figure3'):
             assert each.number is not None, each.name
@@ -232,6 +232,24 @@ def test_every_cell_of_the_distillation_tables_runs_and_names_what_is_trained_fi
     )
     kd = compose(cell('table8/resnet18_cifar100/kd'))
     assert kd.model.head.loss.loss_weight == 0.1
+
+
+@pytest.mark.parametrize('each', cells('rivals'), ids=lambda each: each.method)
+def test_a_rival_is_its_leaf_and_on_small_images_the_same_method_beside_its_twin_in_table_8(each):
+    leaf = read(ROOT / f'configs/{METHODS[each.method].leaf.format(base="resnet18_cifar100")}.py')
+    config, small = compose(each), compose(cell(f'rivals/mini_fashion/{each.method}', 'mini'))
+    teacher = config.model.get('teacher')
+    assert config.to_dict() == leaf.to_dict()
+    assert bool(teacher) == bool(each.teacher) == (each.method not in ('plain', 'okd', 'uskd'))
+    if each.method in RIVALS:
+        assert small.model.supervisions == config.model.supervisions
+        assert small.model.head.loss == config.model.head.loss
+        assert not teacher or small.model.teacher.config == 'mmcds::distill/resnet18w16s_fashion-teacher.py'
+        assert small.train_dataloader.dataset.indices == 1000
+    else:
+        twin = cell(f'table8/mini_fashion/{each.method}', 'mini')
+        assert small.to_dict() == compose(twin).to_dict()
+        assert twin.teacher == cell(f'rivals/mini_fashion/{each.method}', 'mini').teacher
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
+import torch
+from conftest import build_on_meta
 from mmengine.config import Config
+from safetensors.torch import save_file
 
 from mmcds.cli.check_config import check_config
 from mmcds.cli.own_data import crop_size, find_parts, split, usual_epochs, write_config
 from mmcds.core.errors import ConfigError
+from mmcds.networks.timm_stages import timm_stages
 
 CLASSES = {'blue': 0, "gr'een": 1, 'red ü': 2}
 TINY = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
@@ -29,7 +34,8 @@ def write_images(folder, classes=CLASSES, count=15, size=(40, 30)):
 
 
 def arguments(folder, work_dir, **other):
-    return Namespace(**{**dict(data=folder, work_dir=work_dir, model='resnet18', method='cds', epochs=None), **other})
+    usual = dict(unlabelled=None, model='resnet18', pretrained=False, method='cds', epochs=None)
+    return Namespace(**{**usual, **dict(data=folder, work_dir=work_dir), **other})
 
 
 def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, capsys):
@@ -72,8 +78,6 @@ def test_configs_are_ordinary_ones_that_fit_the_images(tmp_path, method, model, 
     assert config.size == (32 if size == 40 else 224)
     assert config.train_cfg.max_epochs == config.param_scheduler[1].end == 200
     assert config.val_evaluator.topk == (1,)
-    from conftest import build_on_meta
-
     build_on_meta(config.model)
 
 
@@ -150,3 +154,126 @@ def test_another_config_is_not_overwritten(tmp_path):
 def test_either_a_config_or_a_folder_is_needed(tool, given):
     with pytest.raises(ConfigError, match='either a config or --data FOLDER'):
         tool('train').main(given)
+    with pytest.raises(ConfigError, match='--unlabelled and --pretrained belong to --data FOLDER'):
+        tool('train').main(['config.py', '--unlabelled', 'folder'])
+
+
+@pytest.mark.parametrize(
+    'model, side, strides, optimizer',
+    [
+        ('resnet18', 64, [1, 2, 4, 8], 'SGD'),
+        ('convnext-tiny', 128, [4, 8, 16], 'AdamW'),
+        ('swin-tiny', 224, [4, 8, 16], 'AdamW'),
+        ('vit-base', 224, [16, 16, 16], 'AdamW'),
+        ('timm/test_convnext', 128, [4, 8, 16], 'AdamW'),
+        ('timm/test_maxvit', 160, [4, 8, 16], 'SGD'),
+        ('timm/levit_128.fb_dist_in1k', 224, [16, 32], 'SGD'),
+    ],
+)
+def test_every_network_is_built_as_its_config_says(tmp_path, model, side, strides, optimizer):
+    data = str(write_images(tmp_path / 'data', count=2, size=(70, 70)))
+    for method in ('cds', 'dsn'):
+        config = Config.fromfile(write_config(arguments(data, str(tmp_path / method), model=model, method=method)))
+        check_config(config)
+        network = build_on_meta(config.model)
+        assert config.size == side
+        assert config.optim_wrapper.optimizer.type == optimizer
+        taps = network.measure().taps
+        assert list(taps) == list(config.model.supervisions[method].taps)
+        assert [tap.stride for tap in taps.values()] == (strides if method == 'cds' else strides[:3])
+    with torch.no_grad():  # the head fits what is classified
+        assert network(torch.zeros(2, 3, side, side, device='meta')).shape == (2, 3)
+
+
+def test_a_network_of_timm_is_trained_from_its_weights_and_timm_reads_it_back(tool, tmp_path):
+    data = write_images(tmp_path / 'data', count=4)
+    start = timm.create_model('test_resnet', num_classes=7)
+    save_file(start.state_dict(), tmp_path / 'start.safetensors')
+    command = ['--data', str(data), '--model', 'timm/test_resnet', '--epochs', '1', '--cfg-options', *TINY]
+    work = ['--work-dir', str(tmp_path / 'run'), '--pretrained', str(tmp_path / 'start.safetensors')]
+    frozen = ['optim_wrapper.optimizer.lr=0', 'optim_wrapper.optimizer.weight_decay=0']
+    runner = tool('train').main([*work, *command, *frozen])
+    config = Config.fromfile(tmp_path / 'run/config/own.py')
+    assert config.data_preprocessor.mean == pytest.approx([255 * m for m in start.pretrained_cfg['mean']], abs=1e-3)
+    back = timm.create_model('test_resnet', num_classes=0)
+    state = torch.load(tmp_path / 'run/backbone_epoch_1.pth', weights_only=True)['state_dict']
+    back.load_state_dict(state)  # strict
+    for key, value in back.named_parameters():
+        assert torch.equal(value, start.state_dict()[key]), key
+    # a run's own checkpoint is a start too, and one of another network is refused
+    again = ['--work-dir', str(tmp_path / 'again'), '--pretrained', str(tmp_path / 'run/epoch_1.pth')]
+    second = tool('train').main([*again, *command, *frozen])
+    for key, value in second.model.backbone.named_parameters():
+        assert torch.equal(value, start.state_dict()[key]), key
+    other = ['--work-dir', str(tmp_path / 'other'), '--pretrained', str(tmp_path / 'run/epoch_1.pth')]
+    with pytest.raises(ConfigError, match=r'gives TimmEfficientNet only \d+ of its \d+ convolutions'):
+        tool('train').main([*other, '--data', str(data), '--model', 'timm/test_efficientnet', '--epochs', '1'])
+    assert runner.model.backbone.out_indices == (1, 2, 3)
+
+
+def test_weights_of_timm_are_asked_of_timm_and_kept_beside_the_config(tmp_path, monkeypatch):
+    data = str(write_images(tmp_path / 'data', count=2))
+    asked = []
+
+    def hub(name, *args, **kwargs):
+        asked.append(name)
+        if 'vit' in name:
+            raise OSError('no network')
+        return timm.create_model('test_resnet').state_dict()
+
+    monkeypatch.setattr('timm.models._builder.load_state_dict_from_hf', hub)
+    given = arguments(data, str(tmp_path / 'run'), model='timm/test_resnet.r160_in1k', pretrained=True)
+    config = Config.fromfile(write_config(given))
+    assert asked == ['timm/test_resnet.r160_in1k']
+    kept = torch.load(tmp_path / 'run/config/weights.pth', weights_only=True)['state_dict']
+    assert kept.keys() == timm_stages('test_resnet').state_dict().keys()
+    assert config.model.backbone.init_cfg == dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'run/config/weights.pth')
+    )
+    with pytest.raises(ConfigError, match=r'cannot load the weights of timm/test_vit.r160_in1k \(no network\)'):
+        write_config(arguments(data, str(tmp_path / 'b'), model='timm/test_vit.r160_in1k', pretrained=True))
+    with pytest.raises(ConfigError, match='resnet18 has no weights of its own'):
+        write_config(arguments(data, str(tmp_path / 'b'), pretrained=True))
+    with pytest.raises(ConfigError, match=r'--pretrained nowhere\.pth does not exist'):
+        write_config(arguments(data, str(tmp_path / 'b'), pretrained='nowhere.pth'))
+    with pytest.raises(ConfigError, match=r'--model resnet81 is unknown. Did you mean resnet18\?'):
+        write_config(arguments(data, str(tmp_path / 'b'), model='resnet81'))
+    assert not (tmp_path / 'b').exists()
+
+
+def test_images_without_labels_are_contrasted_beside_the_others(tool, tmp_path, capsys):
+    data = write_images(tmp_path / 'data', count=5)  # 12 to train on
+    more = write_images(tmp_path / 'more', {'any/depth': 0}, count=9)
+    command = ['--data', str(data), '--unlabelled', str(more), '--work-dir', str(tmp_path / 'run'), '--epochs', '1']
+    small = ['model.backbone.base_channels=8', 'model.backbone.stem_channels=8', 'model.head.in_channels=64']
+    runner = tool('train').main([*command, '--cfg-options', *TINY, *small])
+    assert '12 training and 3 validation images of 3 classes and 9 without labels' in capsys.readouterr().out
+    assert runner.iter == (12 + 9) // 6
+    labels = runner.train_dataloader.dataset.get_gt_labels()
+    assert [(labels == label).sum() for label in (-1, 0, 1, 2)] == [9, 4, 4, 4]
+    for batch in runner.train_dataloader.batch_sampler:
+        assert (len(batch), (labels[batch] < 0).sum()) == (6 + 3, 3)
+    files = {runner.train_dataloader.dataset.get_data_info(index)['img_path'] for index in (labels < 0).nonzero()[0]}
+    assert files == {str(path) for path in more.rglob('*.png')}
+
+
+def test_unlabelled_folders_that_do_not_fit_are_named_with_the_fix(tmp_path):
+    data, work = write_images(tmp_path / 'all/data'), str(tmp_path / 'run')
+    (tmp_path / 'empty').mkdir()
+    more = write_images(tmp_path / 'more', {'a': 0})
+    for method in ('plain', 'dsn'):
+        with pytest.raises(ConfigError, match=f'the method {method} has no use for images without labels'):
+            write_config(arguments(str(data), work, unlabelled=str(more), method=method))
+    for folder, words in (
+        (data / 'blue', 'where every folder is a class'),
+        (data, 'where every folder is a class'),
+        (tmp_path / 'all', 'contains the labelled images'),
+        (tmp_path / 'empty', 'holds no image'),
+        (tmp_path / 'nowhere', 'is no folder'),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            write_config(arguments(str(data), work, unlabelled=str(folder)))
+    assert not Path(work).exists()
+    given = write_images(tmp_path / 'split/train'), write_images(tmp_path / 'split/val')
+    beside = write_images(tmp_path / 'split/unlabelled', {'a': 0})
+    assert write_config(arguments(str(given[0].parent), work, unlabelled=str(beside)))
