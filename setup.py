@@ -99,6 +99,7 @@ setup(
         'det': [*OPENMMLAB, 'onedl-mmdetection>=3.5.1,<3.6'],
         'calib': ['torchmetrics>=1.4'],
         'timm': ['timm>=1.0'],
+        'export': ['onnx>=1.18', 'onnxruntime>=1.22', 'onnxscript>=0.5'],
         'tensorboard': ['tensorboard>=2.14'],
         # the examples and the tests of the inner folders; transformers 5 and MMPretrain exclude each other
         'plain': [

@@ -81,6 +81,7 @@ SLOW_FILES = (
     'test_gpu_benchmark.py',
     'test_zoo.py',
     'test_site.py',
+    'test_hub.py',
     'test_own_data.py',
     'test_on_device.py',
     'test_fused.py',

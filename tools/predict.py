@@ -39,7 +39,9 @@ SHOWN = 20
 def parse_args(argv: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', help='checkpoint of a classifier, or a network of the package such as cds_resnet18w16_fashion')
+    parser.add_argument(
+        'checkpoint', help='checkpoint of a classifier, or a network of the package such as cds_resnet18w16_fashion'
+    )
     parser.add_argument('images', nargs='+', help='images, or folders with images at any depth')
     parser.add_argument('--out', type=output_file('.csv'), help='table of all predictions to write, .csv')
     parser.add_argument('--top', type=positive, default=1, help='classes for every image (default: 1)')

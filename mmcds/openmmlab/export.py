@@ -1,10 +1,12 @@
 """Export: a trained backbone without heads, in the layout of the library that will use it.
 
 The file proves itself before it is written: its tensors are compared, name by name and shape by shape, with a
-network that the target library builds from the same architecture.
+network that the target library builds from the same architecture, and in the layout of another library the outputs
+of both networks too.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import check_finite, file_sha256, load_training_checkpoint
+from mmcds.openmmlab.layouts import build_network, convert, network_name, same_outputs
 from mmcds.openmmlab.work_dir import put_in_place, write_whole
 from mmcds.version import __version__
 
@@ -48,45 +51,6 @@ def select_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:
     }
 
 
-def _expected(layout: str, backbone: dict, with_head: bool, num_classes: int | None) -> nn.Module:
-    """Build the network that will read the file."""
-    if layout == 'openmmlab':
-        with DefaultScope.overwrite_default_scope('mmpretrain'), torch.random.fork_rng(devices=[]):
-            return MODELS.build(backbone)
-    if backbone['type'].split('.')[-1] != 'ResNet' or set(backbone) - {
-        'type',
-        'depth',
-        'num_stages',
-        'out_indices',
-        'style',
-        'frozen_stages',
-        'norm_eval',
-        'norm_cfg',
-        'zero_init_residual',
-        'init_cfg',
-        '_scope_',
-        'with_cp',
-        'drop_path_rate',
-    }:
-        raise ConfigError(
-            f'layout {layout!r} is known for the ImageNet ResNets of MMPretrain, but the backbone '
-            f'is {backbone}. Use the layout openmmlab.'
-        )
-    name = f'resnet{backbone["depth"]}'
-    with torch.device('meta'):
-        if layout == 'torchvision':
-            import torchvision
-
-            network = torchvision.models.get_model(name, weights=None, num_classes=num_classes or 1000)
-        else:
-            import timm
-
-            network = timm.create_model(name, pretrained=False, num_classes=num_classes or 1000)
-    if not with_head:
-        network.fc = nn.Identity()
-    return network
-
-
 def export_backbone(
     checkpoint: str | Path,
     out: str | Path,
@@ -104,21 +68,21 @@ def export_backbone(
             ``weights_only=True``; ``.safetensors`` gives the tensors alone. The manifest is ``<out>.json``.
         ema: Averaged weights where the run kept them; False takes the raw ones.
         layout: ``openmmlab`` (MMPretrain and MMDetection share their names), ``torchvision`` or ``timm``.
-        with_head: Also the classifier, as ``fc``, for the last two layouts.
+        with_head: Also the classifier, for the last two layouts.
         overwrite: Replace files that exist.
 
     Returns:
         The manifest: architecture, normalisation, channel order, SHA-256 of the file, source.
 
     Raises:
-        ConfigError: If the checkpoint has no backbone, the target does not match tensor by tensor, a file
-            exists, or an option is unknown.
+        ConfigError: If the checkpoint has no backbone, the target library has no such network, it does not match
+            tensor by tensor or computes something else, a file exists, or an option is unknown.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     _check_options(out, layout, with_head, overwrite)
     loaded, config = load_training_checkpoint(checkpoint)
     state = _select_tensors(checkpoint, select_weights(loaded, ema), with_head)
-    _check_against_target(checkpoint, state, config, layout, with_head)
+    state = _fit_to_target(checkpoint, state, config, layout, with_head)
     manifest = dict(
         **_describe(state, config, layout, with_head),
         weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
@@ -154,7 +118,7 @@ def _check_options(out: Path, layout: str, with_head: bool, overwrite: bool) -> 
 
 
 def _select_tensors(checkpoint: Path, weights: dict[str, Tensor], with_head: bool) -> dict[str, Tensor]:
-    """Return the tensors of the backbone by their names in it, and those of the classifier as ``fc``."""
+    """Return the tensors of the backbone by their names in it, and those of a classifier as ``fc``."""
     state = {
         key.removeprefix('backbone.'): value.detach().clone().contiguous()
         for key, value in weights.items()
@@ -167,25 +131,51 @@ def _select_tensors(checkpoint: Path, weights: dict[str, Tensor], with_head: boo
         )
     check_finite(state, checkpoint, 'tensors of the backbone')
     if with_head:
-        state.update({f'fc.{name}': weights[f'head.fc.{name}'].detach().clone() for name in ('weight', 'bias')})
+        head = {f'fc.{name}': weights.get(f'head.fc.{name}') for name in ('weight', 'bias')}
+        if any(value is None for value in head.values()):
+            raise ConfigError(f'{checkpoint} has no linear classifier head.fc. Export it without --with-head.')
+        state.update({key: value.detach().clone() for key, value in head.items() if value is not None})
     return state
 
 
-def _check_against_target(
+def _fit_to_target(
     checkpoint: Path, state: dict[str, Tensor], config: Config, layout: str, with_head: bool
-) -> None:
-    """Compare names and shapes with those of the network that the target library builds."""
+) -> dict[str, Tensor]:
+    """Bring tensors into a layout; compare names, shapes and outputs with the network that its library builds."""
     backbone = config.model.backbone.to_dict()
-    head = config.model.get('head') or {}
-    expected = _expected(layout, backbone, with_head, head.get('num_classes')).state_dict()
+    name = '' if layout == 'openmmlab' else network_name(backbone, layout)
+    with DefaultScope.overwrite_default_scope('mmpretrain'), torch.random.fork_rng(devices=[]):
+        host = MODELS.build(backbone)
+    wanted = host.state_dict()
+    # a stage that a supervision taps by its number has a norm in some backbones, which nothing else needs
+    state = {key: value for key, value in state.items() if key in wanted or not re.match(r'norm\d\.', key)}
+    what = f'a {layout} {backbone["type"]}'
+    _compare(checkpoint, {key: state[key] for key in state if not key.startswith('fc.')}, wanted, what)
+    if not name:
+        return state
+    network = build_network(name, layout, len(state['fc.bias']) if with_head else 0)
+    converted = convert(state, backbone, layout)
+    _compare(checkpoint, converted, network.state_dict(), f'{name} of {layout}')
+    side = backbone.get('img_size', 224) if hasattr(host, 'patch_embed') else 64  # Swin's images have one size
+    if hasattr(host, 'pretrained_cfg'):
+        side = host.pretrained_cfg['input_size'][-1]
+    if not same_outputs(host, state, network, converted, side):
+        raise ConfigError(
+            f'{checkpoint}: with these weights {name} of {layout} computes something else than the backbone '
+            f'{backbone}. Use the layout openmmlab.'
+        )
+    return converted
+
+
+def _compare(checkpoint: Path, state: dict[str, Tensor], expected: dict[str, Tensor], target: str) -> None:
+    """Compare names and shapes with those of the network that will read the file."""
     wrong = sorted(set(state) ^ set(expected)) + [
         key for key in set(state) & set(expected) if state[key].shape != expected[key].shape
     ]
     if wrong:
         raise ConfigError(
-            f'{checkpoint}: the backbone does not fit a {layout} {backbone["type"]}; {len(wrong)} '
-            f'tensors differ, such as {", ".join(wrong[:3])}. Export with the layout openmmlab, or '
-            'check that the checkpoint belongs to its config.'
+            f'{checkpoint}: the backbone does not fit {target}; {len(wrong)} tensors differ, such as '
+            f'{", ".join(wrong[:3])}. Use the layout openmmlab, or check the config of the checkpoint.'
         )
 
 

@@ -57,7 +57,11 @@ def model(request, teacher):
     torch.manual_seed(1)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         built = MODELS.build(
-            network(4, {request.param: METHODS[request.param]}, teacher=None if request.param in ('one', 'uskd') else teacher)
+            network(
+                4,
+                {request.param: METHODS[request.param]},
+                teacher=None if request.param in ('one', 'uskd') else teacher,
+            )
         )
     built.init_weights()
     built.supervisions[request.param].prepare(torch.arange(12) % 3)

@@ -5,12 +5,15 @@ import sys
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
 from mmcds.core.taps import TappedBackbone
 from mmcds.networks.timm_stages import classified_width, timm_stages, usual_taps
+from mmcds.openmmlab.export import export_backbone
 
 #: timm's own small networks: convolutions, hidden layers in the head, attention in windows, tokens with a class token.
 TINY = ['test_resnet', 'test_convnext', 'test_efficientnet', 'mobilenetv3_small_050', 'test_maxvit', 'test_vit']
@@ -123,3 +126,27 @@ def test_wrong_names_stages_and_a_missing_timm_are_said(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
     with pytest.raises(ConfigError, match='timm/resnet18 needs the package timm: pip install timm'):
         timm_stages('resnet18')
+
+
+@pytest.mark.parametrize('name, with_head', [('resnet18', True), ('resnet18', False), ('deit_tiny_patch16_224', True)])
+def test_a_trained_network_goes_back_to_timm(name, with_head, tmp_path):
+    width = timm.create_model(name, pretrained=False).num_features
+    model = dict(
+        type='ImageClassifier',
+        backbone=dict(type='TimmStages', model_name=name),
+        head=dict(type='LinearClsHead', num_classes=4, in_channels=width),
+    )
+    trained = MODELS.build(model).eval()
+    for value in trained.buffers():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    path, out = tmp_path / 'epoch_1.pth', tmp_path / 'timm.pth'
+    meta = dict(cfg=Config(dict(model=model)).pretty_text, epoch=1, experiment_name='a run')
+    torch.save(dict(state_dict=trained.state_dict(), meta=meta), path)
+    export_backbone(path, out, layout='timm', with_head=with_head)
+    again = timm.create_model(name, pretrained=False, num_classes=4 if with_head else 0).eval()
+    again.load_state_dict(torch.load(out, weights_only=True)['state_dict'])
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = trained(images) if with_head else trained.backbone(images)[-1]
+        assert_close(again(images), expected, rtol=1e-4, atol=1e-5)

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.export import export_backbone
+from mmcds.openmmlab.layouts import network_name
+from mmcds.resources import resources
 
 RESNET50 = 'mmcds::cds/resnet50_in1k.py'
 FASHION = 'mmcds::cds/resnet18w16_fashion.py'
@@ -84,9 +86,108 @@ def test_torchvision_and_timm_classifiers_give_the_same_logits(resnet50, tmp_pat
         network.eval()
         with torch.no_grad():
             assert_close(network(images), expected)
-        export_backbone(path, tmp_path / f'{layout}-bare.pth', layout=layout)
-        bare = torch.load(tmp_path / f'{layout}-bare.pth', weights_only=True)['state_dict']
-        assert set(network.state_dict()) - set(bare) == {'fc.weight', 'fc.bias'}
+    export_backbone(path, tmp_path / 'bare.pth', layout='torchvision')
+    bare = torch.load(tmp_path / 'bare.pth', weights_only=True)['state_dict']
+    assert set(network.state_dict()) - set(bare) == {'fc.weight', 'fc.bias'}
+
+
+#: Backbone, library, and what it is called there; the family of ResNet has the same tensors in both.
+ELSEWHERE = [
+    ('resnext50_32x4d', 'timm', 'resnext50_32x4d'),
+    ('wide_resnet50_2', 'torchvision', 'wide_resnet50_2'),
+    ('convnext_tiny', 'torchvision', 'convnext_tiny'),
+    ('convnext_tiny', 'timm', 'convnext_tiny'),
+    ('swin_tiny', 'torchvision', 'swin_t'),
+    ('swin_tiny', 'timm', 'swin_tiny_patch4_window7_224'),
+]
+
+
+def random_classifier(network, path, **backbone):
+    """A classifier of configs/_base_/networks whose every tensor matters, and its checkpoint."""
+    config = Config.fromfile(resources() / 'configs' / '_base_' / 'networks' / f'{network}.py')
+    config.model.backbone.update(backbone)
+    config.model.head.num_classes = 7
+    model = MODELS.build(Config(dict(config.model, _scope_='mmpretrain')))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, parameter[0].numel() ** -0.5)
+        else:
+            parameter.data.uniform_(0.5, 1.5)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=config.pretty_text, epoch=3)), path)
+    return model.eval()
+
+
+@pytest.mark.parametrize('network, layout, name', ELSEWHERE)
+def test_networks_of_torchvision_and_timm_give_the_same_logits(network, layout, name, tmp_path):
+    import timm
+    import torchvision
+
+    checkpoint, out = tmp_path / 'epoch_3.pth', tmp_path / 'out.safetensors'
+    model = random_classifier(network, checkpoint)
+    export_backbone(checkpoint, out, layout=layout, with_head=True)
+    create = torchvision.models.get_model if layout == 'torchvision' else timm.create_model
+    other = create(name, num_classes=7).eval()
+    other.load_state_dict(safetensors.torch.load_file(out), strict=True)
+    images = torch.randn(2, 3, 224, 224) if network == 'swin_tiny' else torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model.head(model.extract_feat(images))
+        assert_close(other(images), expected, rtol=1e-5, atol=1e-5)
+    checkpoint.unlink()
+    out.unlink()
+
+
+@pytest.mark.parametrize(
+    'backbone, torchvision, timm',
+    [
+        (dict(type='ResNet', depth=101), 'resnet101', 'resnet101'),
+        (dict(type='mmpretrain.ResNet', depth=101, base_channels=128), 'wide_resnet101_2', 'wide_resnet101_2'),
+        (dict(type='ResNeXt', depth=101, width_per_group=8), 'resnext101_32x8d', 'resnext101_32x8d'),
+        (dict(type='ResNeXt', depth=101), None, 'resnext101_32x4d'),
+        (dict(type='ConvNeXt', arch='large'), 'convnext_large', 'convnext_large'),
+        (dict(type='ConvNeXt', arch='tiny', use_grn=True), None, None),
+        (dict(type='SwinTransformer', arch='b', img_size=224), 'swin_b', 'swin_base_patch4_window7_224'),
+        (dict(type='MobileNetV2'), None, None),
+    ],
+)
+def test_names_of_networks(backbone, torchvision, timm):
+    for layout, name in (('torchvision', torchvision), ('timm', timm)):
+        if name:
+            assert network_name(backbone, layout) == name
+        else:
+            with pytest.raises(ConfigError, match=rf'{layout} has no network like .* Wide ResNet, ResNeXt, ConvNeXt'):
+                network_name(backbone, layout)
+
+
+def test_a_backbone_without_classifier_fits_a_network_without_one(tmp_path):
+    import timm
+
+    checkpoint, out = tmp_path / 'epoch_3.pth', tmp_path / 'out.pth'
+    # a stage that is tapped has a norm, which is left out
+    model = random_classifier('convnext_tiny', checkpoint, arch='atto', out_indices=(1, 3), linear_pw_conv=False)
+    model.head = torch.nn.Identity()
+    export_backbone(checkpoint, out, layout='timm')
+    network = timm.create_model('convnext_atto', num_classes=0).eval()
+    network.load_state_dict(torch.load(out, weights_only=True)['state_dict'], strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert_close(network(images), model.backbone(images)[-1], rtol=1e-5, atol=1e-5)
+    config = Config.fromstring(torch.load(checkpoint)['meta']['cfg'], '.py')
+    config.model.backbone.out_indices = (3,)  # as a supervision that taps stage 1 leaves it
+    torch.save(dict(torch.load(checkpoint), meta=dict(cfg=config.pretty_text)), checkpoint)
+    assert export_backbone(checkpoint, out, overwrite=True)['num_tensors'] == len(model.backbone.state_dict()) - 2
+
+
+def test_weights_that_fit_by_their_shapes_alone_are_refused(tmp_path):
+    """In the style of Caffe the stride is in another convolution; names and shapes are the same."""
+    checkpoint = tmp_path / 'epoch_3.pth'
+    random_classifier('resnet50', checkpoint, style='caffe')
+    for layout in ('torchvision', 'timm'):
+        with pytest.raises(ConfigError, match=f'resnet50 of {layout} computes something else than the backbone'):
+            export_backbone(checkpoint, tmp_path / 'out.pth', layout=layout)
+    assert list(tmp_path.iterdir()) == [checkpoint]
 
 
 def test_resnet_of_mmdet_takes_every_tensor_and_gives_the_same_features(resnet50, tmp_path):
@@ -156,7 +257,7 @@ def test_existing_files_are_kept_unless_told(fashion, tmp_path):
     'kwargs, message',
     [
         (dict(layout='keras'), "layout is 'keras'; choose one of openmmlab, torchvision, timm"),
-        (dict(layout='torchvision'), "layout 'torchvision' is known for the ImageNet ResNets"),
+        (dict(layout='torchvision'), r"torchvision has no network like the backbone \{'type': 'ResNet_CIFAR'"),
         (dict(with_head=True), 'with_head is for the layouts torchvision and timm'),
     ],
 )
@@ -180,6 +281,10 @@ def test_rejects_files_that_cannot_be_exported(fashion, tmp_path):
     torch.save(dict(state_dict=heads, meta=checkpoint['meta']), tmp_path / 'heads.pth')
     with pytest.raises(ConfigError, match=r'no key that starts with "backbone\."'):
         export_backbone(tmp_path / 'heads.pth', tmp_path / 'a.pth')
+    headless = {k: v for k, v in checkpoint['state_dict'].items() if not k.startswith('head.')}
+    torch.save(dict(state_dict=headless, meta=checkpoint['meta']), tmp_path / 'headless.pth')
+    with pytest.raises(ConfigError, match='has no linear classifier'):
+        export_backbone(tmp_path / 'headless.pth', tmp_path / 'a.pth', layout='timm', with_head=True)
     with pytest.raises(ConfigError, match='was trained without EMAHook'):
         export_backbone(tmp_path / 'heads.pth', tmp_path / 'a.pth', ema=False)
     del checkpoint['state_dict']['backbone.conv1.weight']

@@ -21,10 +21,14 @@ NAMES = sorted(zoo.cards())
 
 
 def test_every_file_has_its_card_and_nothing_of_the_machine():
-    assert {path.stem for path in ZOO.glob('*.pth')} == set(NAMES) >= {
-        'cds_resnet18w16_fashion',
-        'plain_resnet18w16_fashion',
-    }
+    assert (
+        {path.stem for path in ZOO.glob('*.pth')}
+        == set(NAMES)
+        >= {
+            'cds_resnet18w16_fashion',
+            'plain_resnet18w16_fashion',
+        }
+    )
     for name, card in zoo.cards().items():
         file = Path(zoo.find(name))
         assert file_sha256(file) == card['sha256']

@@ -52,6 +52,6 @@ def test_a_command_is_the_tool():
     done = run('data', '--help')
     assert done.returncode == 0
     assert done.stdout.startswith('usage: mmcds data'), 'nothing of the host comes first'
-    done = run('export', 'nowhere.pth', 'out.pth')
+    done = run('export-backbone', 'nowhere.pth', 'out.pth')
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('mmcds: error: checkpoint nowhere.pth does not exist')

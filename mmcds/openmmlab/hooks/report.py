@@ -83,7 +83,8 @@ class RunReportHook(Hook):
             lines += [
                 f'  {command("predict")} {named} IMAGE_OR_FOLDER',
                 f'  {command("views")} {config} --out views.png',
-                f'  {command("export")} {named} OUT.pth   (--help: torchvision, timm, EMA)',
+                f'  {command("export-backbone")} {named} OUT.pth   (--help: torchvision, timm, EMA)',
+                f'  {command("export")} {named} OUT.onnx   (or .pt2, or a folder for the Hugging Face Hub)',
             ]
         elif not self.export:
             lines.append(f'  {command("compare-detection")} {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
