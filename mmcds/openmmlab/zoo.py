@@ -1,7 +1,7 @@
 """Trained networks that come with the package, so that the first minute after an installation needs no network.
 
-Each is a checkpoint in ``mmcds/zoo``, without the state of its optimiser, and a card beside it (JSON): config, command,
-seed, accuracy, SHA-256 and versions. A name stands for the file wherever a tool takes a checkpoint, and for
+Each is a checkpoint in ``mmcds/zoo``, without the state of its optimiser, and a card beside it (JSON): config,
+command, seed, accuracy, SHA-256 and versions. A name stands for the file wherever a tool takes a checkpoint, and for
 ``mmpretrain.get_model(NAME, pretrained=True)``.
 
     python -m mmcds.openmmlab.zoo WORK_DIR NAME        takes the last checkpoint of a run in
