@@ -137,7 +137,8 @@ def convert(state: Mapping[str, Tensor], backbone: Mapping[str, Any], layout: st
     if kind == 'TimmStages':
         import timm
 
-        classifier = timm.get_pretrained_cfg(backbone['model_name']).classifier
+        known = timm.get_pretrained_cfg(backbone['model_name'])
+        classifier = known.classifier if known is not None else 'fc'
         return {re.sub(r'^fc\.(?=weight$|bias$)', f'{classifier}.', key): value for key, value in state.items()}
     converted = {}
     for key, value in state.items():
