@@ -150,7 +150,7 @@ def run(name: str, folder: Path) -> dict:
 def difference(old: dict | list | float, new: dict | list | float) -> float:
     """Largest relative difference of two records; infinite where an entry is missing."""
     if isinstance(old, dict):
-        return max(map(difference, old.values(), new.values())) if old.keys() == new.keys() else float('inf')
+        return max(difference(old[key], new[key]) for key in old) if old.keys() == new.keys() else float('inf')
     if isinstance(old, list):
         return max(map(difference, old, new)) if len(old) == len(new) else float('inf')
     return abs(old - new) / max(abs(old), 1e-6)
