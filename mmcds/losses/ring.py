@@ -299,7 +299,7 @@ def _losses_on_ring(
 ) -> list[Tensor]:
     joined = taps[0] if len(taps) == 1 else torch.cat(taps, 2)
     headers, _ = exchange('ring_contrast_loss', joined, labels)
-    _check_arguments(joined[None], labels, positives, block_size)
+    _check_arguments(joined, labels, positives, block_size)
     _check_choices('ring_contrast_loss', temperature, 'auto', 'float32')
     if joined.is_cpu:
         _check_lengths(taps)

@@ -128,25 +128,26 @@ def supcon_loss(
     # 3. The logarithm of the denominator, over all rows but the anchor itself, tile by tile.
     # 4. Outside the logarithm, the mean over positives is an inner product with the sum of the class: no pairs at all.
     #    Inside it, step 3 sums the positives' exponentials on the way.
-    taps = embeddings if embeddings.ndim == 4 else embeddings[None]
-    _check_arguments(taps, labels, positives, block_size)
+    several = embeddings.ndim == 4
+    _check_arguments(embeddings[0] if several else embeddings, labels, positives, block_size)
     _check_choices('supcon_loss', temperature, kernel, precision)
     with torch.autocast(embeddings.device.type, enabled=False):
-        z = at_least_float32(taps)
+        z = at_least_float32(embeddings)
         if normalize:
-            z = F.normalize(z, dim=3, eps=1e-6)
+            z = F.normalize(z, dim=-1, eps=1e-6)
         tolerance = 1e-2 if embeddings.element_size() < 4 else 1e-4
         unchecked = torch.compiler.is_compiling() or not z.is_cpu
         longest = 1 + tolerance if unit_rows and unchecked else _check_rows(z, tolerance)
-        _, views, images, _ = z.shape
+        views, images = z.shape[-3:-1]
         classes = _classes(labels, images, z.device)
-        rows, ids = z.flatten(1, 2), classes.ids.expand(views, images).flatten()
+        rows, ids = z.flatten(-3, -2), classes.ids.expand(views, images).flatten()
         own = None if local is None else _rows_of_images(local, views, images, z.device)
         anchor_ids = ids if own is None else ids.index_select(0, own)
+        factor = num_ranks / max(views * images, 1)
         number = classes.counts.index_select(0, anchor_ids).mul_(views).sub_(1).to(z.dtype)
         if kernel != 'tiles' and not z.is_cpu and z.dtype == torch.float32 and fused.usable(z.device):
             log_all, found = fused.fused_contrast(
-                rows,
+                rows if several else rows[None],
                 ids,
                 1 / temperature,
                 views=views,
@@ -159,9 +160,11 @@ def supcon_loss(
             per_anchor = log_all - (found / number if positives == 'out' else found - number.log())
         else:
             tiles = _Tiled(temperature, positives, local, longest, block_size, views, images, classes, ids, own)
+            if not several:
+                return tiles.per_anchor(rows, number).sum() * factor
             per_anchor = torch.stack([tiles.per_anchor(tap, number) for tap in rows])
-        losses = per_anchor.sum(1) * (num_ranks / max(views * images, 1))
-        return losses if embeddings.ndim == 4 else losses[0]
+        losses = per_anchor.sum(1) * factor
+        return losses if several else losses[0]
 
 
 class _Tiled(NamedTuple):
@@ -226,14 +229,16 @@ def _classes(labels: Tensor | Classes | None, images: int, device: torch.device)
     return number_classes(labels.to(device))
 
 
-def _check_arguments(taps: Tensor, labels: Tensor | Classes | None, positives: str, block_size: int | None) -> None:
+def _check_arguments(
+    embeddings: Tensor, labels: Tensor | Classes | None, positives: str, block_size: int | None
+) -> None:
     """Check shapes and types."""
-    if taps.ndim != 4 or not taps.is_floating_point():
+    if embeddings.ndim != 3 or not embeddings.is_floating_point():
         raise ConfigError(
             'supcon_loss: embeddings must be a floating-point tensor (V, N, D), got '
-            f'{tuple(taps.shape[1:])} of {taps.dtype}. Stack the views along the first dimension.'
+            f'{tuple(embeddings.shape)} of {embeddings.dtype}. Stack the views along the first dimension.'
         )
-    views, images = taps.shape[1:3]
+    views, images = embeddings.shape[:2]
     if views < 2:
         raise ConfigError(
             f'supcon_loss: embeddings have V = {views} view per image, but a row needs another view '
