@@ -22,6 +22,7 @@ from torch.testing import assert_close
 from mmcds.core.errors import ConfigError
 from mmcds.core.step import Supervisions
 from mmcds.openmmlab.teacher import LoadedTeacher, read_model_config
+from mmcds.openmmlab.zoo import find
 
 STATS = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 3.0, 4.0], to_rgb=True)
 EMBEDDING = dict(type='mmpretrain.EmbeddingDistillation')
@@ -383,7 +384,8 @@ def test_a_config_is_a_file_a_path_in_the_package_a_name_or_a_dict(tmp_path):
     whole, _ = read_model_config(Config.fromfile(root / 'configs/cds/resnet18w16_fashion.py'))
     assert by_file == by_path == by_name == whole
     assert by_file['data_preprocessor']['mean'] == [72.94] * 3
-    assert weights is None
+    assert weights == find('cds_resnet18w16_fashion'), 'a network of the package comes with its weights'
+    assert read_model_config('cds_resnet18_cifar100')[1] is None
     assert read_model_config('resnet18_8xb16_cifar10')[1].startswith('https://')
     assert read_model_config(model_config())[0]['backbone'] == model_config()['backbone']
 
