@@ -28,6 +28,7 @@ from mmcds.cli.launch import add_trust_argument, output_file, positive, run_tool
 from mmcds.cli.own_data import ENDINGS, image_files
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import load_model, load_training_checkpoint, model_state
+from mmcds.openmmlab.hub import class_names
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.work_dir import write_whole
 from mmcds.openmmlab.zoo import find
@@ -103,13 +104,6 @@ def probabilities(model: nn.Module, batch: dict) -> Tensor:
     return torch.stack([sample.pred_score.cpu() for sample in model.test_step(batch)])
 
 
-def class_names(checkpoint: dict, classes: int) -> tuple[str, ...]:
-    """Return the names that the training data had, or numbers where it had none."""
-    data = checkpoint['meta'].get('dataset_meta')
-    names = tuple((data.get('classes') if isinstance(data, dict) else None) or ())
-    return names if len(names) == classes else tuple(map(str, range(classes)))
-
-
 def build(path: str, top: int) -> tuple[nn.Module, Compose, tuple[str, ...], bool]:
     """Return network, pipeline, names of the classes, and whether the pipeline makes all images equally large.
 
@@ -129,7 +123,8 @@ def build(path: str, top: int) -> tuple[nn.Module, Compose, tuple[str, ...], boo
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
         model = load_model(config, model_state(checkpoint, path), path)
         pipeline = Compose([TRANSFORMS.build(step) for step in steps])
-    return model, pipeline, class_names(checkpoint, head['num_classes']), any('crop_size' in step for step in steps)
+    names = class_names(checkpoint['meta'].get('dataset_meta'), head['num_classes'])
+    return model, pipeline, names, any('crop_size' in step for step in steps)
 
 
 def table(rows: Sequence[Sequence[object]], top: int) -> str:

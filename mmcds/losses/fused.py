@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.self_check import find_fault
 from mmcds.losses.blockwise import refuse_second_derivative
 
 try:
@@ -382,7 +383,7 @@ def _contrast(
         precision: One of PRECISIONS.
         chunked: Whether cuBLAS multiplies.
     """
-    log_all, positive = _contrast_fake(rows, ids, scale, place, inside, safe, precision, chunked)
+    log_all, positive = _contrast_fake(rows, ids, scale, place)
     if not log_all.numel():
         return log_all, positive
     taps, size, width = rows.shape
@@ -409,14 +410,7 @@ def _contrast(
 
 @_contrast.register_fake
 def _contrast_fake(
-    rows: Tensor,
-    ids: Tensor,
-    scale: Tensor,
-    place: Sequence[int],
-    inside: bool,
-    safe: bool,
-    precision: str,
-    chunked: bool,
+    rows: Tensor, ids: Tensor, scale: Tensor, place: Sequence[int], *others: Any
 ) -> tuple[Tensor, Tensor]:
     images, _, number = place
     shape = (len(rows), rows.shape[1] // max(images, 1) * number)
@@ -583,11 +577,7 @@ usable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @cache
 def _is_right(device: torch.device) -> bool:
-    try:
-        error = _largest_error(device)
-        reason = '' if error <= 1e-4 else f'they differ from the plain formula by {error:.1e}'
-    except Exception as fault:  # whatever a driver, compiler or launch may raise
-        reason = f'{type(fault).__name__}: {str(fault).strip().partition(chr(10))[0]}'
+    reason = find_fault(device, _largest_error, 1e-4, 'they differ from the plain formula by {:.1e}'.format)
     if reason:
         warnings.warn(
             f'The Triton kernels of the contrastive losses do not work on {device} ({reason}); the tiles of plain '

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmcds.core.self_check import find_fault
 from mmcds.views.color import NUM_UNIFORMS, ColorDraw, RandomColor, apply_color, blurred
 
 try:
@@ -298,20 +299,9 @@ def usable(device: torch.device) -> bool:
 @cache
 def _agrees(device: torch.device) -> bool:
     """Compare the kernel with ``apply_color`` on the CPU, within 0.01 grey levels."""
-    watched = torch.cuda.get_sync_debug_mode() if device.type == 'cuda' else 0
-    try:
-        if watched:
-            torch.cuda.set_sync_debug_mode(0)  # the comparison waits for the GPU
-        difference = _difference(device)
-    except Exception as error:  # whatever a compiler or driver may raise
-        reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'
-    else:
-        if difference < 1e-2:
-            return True
-        reason = f'it is {difference:.3g} grey levels away from apply_color'
-    finally:
-        if watched:
-            torch.cuda.set_sync_debug_mode(watched)
+    reason = find_fault(device, _difference, 1e-2, 'it is {:.3g} grey levels away from apply_color'.format)
+    if not reason:
+        return True
     warnings.warn(
         f'The kernel that colours views cannot be used on {device} ({reason}). '
         'Operations of PyTorch are used instead.',
