@@ -166,10 +166,26 @@ def run_jobs(jobs: Sequence[Job], results: Results, args: Namespace) -> None:
     def keep(run: Run, record: dict) -> None:
         numbers = {name: f'{record["metrics"][metric]:.6f}' for name, metric in METRICS.items()}
         results.add(runs[run], {**numbers, **record['provenance']})
+        if runs[run].stage == 'final':
+            keep_network(runs[run], run.work_dir, Path(args.work_dir))
         shutil.rmtree(run.work_dir)
         print(f'{run.label}, seed {run.seed}: {float(numbers["accuracy"]):.2f} %', flush=True)
 
     execute(list(runs), args.jobs, done=keep)
+
+
+def keep_network(job: Job, folder: Path, work_dir: Path) -> None:
+    """Keep the last checkpoint of a final run, and its config, under one name."""
+    kept = network_file(job, work_dir)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    (checkpoint,) = folder.glob('epoch_*.pth')
+    checkpoint.replace(kept)
+    kept.with_suffix('.py').write_text(job.config().pretty_text)
+
+
+def network_file(job: Job, work_dir: Path) -> Path:
+    """Return where the network of a final run is kept."""
+    return work_dir / 'networks' / f'{job.point.name}_{job.arm.name}_{job.seed}.pth'
 
 
 def run(args: Namespace) -> None:
