@@ -38,6 +38,7 @@ from mmcds.paper.claims import REMARKS, claims
 from mmcds.paper.compose import FORMS, MINI_EPOCHS, MINI_IMAGES, PRESETS, finetuned, has_form, seed_options
 from mmcds.paper.page import write_page
 from mmcds.paper.report import run_folder, to_texts
+from mmcds.paper.tables import SMALL_SCALES
 
 #: What the forms of networks are about, but the first.
 FORM_TITLES = {
@@ -244,6 +245,8 @@ def trained_on(found: Sequence[Cell], out: str) -> str:
         numbers = {int(number) for text in texts for number in re.findall(rf'\b{key}=(\d+)', text)[:1]}
         return ' or '.join(f'{number:,}' for number in sorted(numbers or {default}))
 
+    if found[0].dataset == 'emoji':
+        return f'1,973 emoji in 58 classes, {values("max_epochs", 50)} epochs'
     return f'{values("indices", MINI_IMAGES)} Fashion-MNIST images, {values("max_epochs", MINI_EPOCHS)} epochs'
 
 
@@ -277,8 +280,8 @@ def print_plan(plan: Sequence[tuple[Cell, Config, Batch]], args: Namespace) -> N
 def title_of(table: str, found: Sequence[Cell], args: Namespace) -> str:
     """Return the title of a table with our results: what was trained, and in which form."""
     title = f'{table}: {TABLES[table][0]}'
-    if args.scale == 'mini':
-        title = f'{title}, at mini scale: {trained_on(found, args.out)}'
+    if args.scale != 'paper':
+        title = f'{title}, at {args.scale} scale: {trained_on(found, args.out)}'
     if args.preset == 'paper':
         title = f"{title}, CDS as the paper's text says"
     if args.networks != 'library':
@@ -319,9 +322,10 @@ def main(argv: list[str] | None = None) -> None:
     common = ArgumentParser(add_help=False)
     common.add_argument(
         '--scale',
-        choices=('paper', 'mini'),
+        choices=('paper', *SMALL_SCALES),
         default='paper',
-        help='mini: ResNet-10 of 16 channels, 1,000 embedded images, 100 epochs; not a reproduction',
+        help='mini: ResNet-10 of 16 channels, 1,000 embedded images, 100 epochs; mini-colour: the same on 1,973 '
+        'emoji, 50 epochs, without teachers; not a reproduction',
     )
     common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     common.add_argument(

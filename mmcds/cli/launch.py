@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import platform
+import re
 import signal
 import sys
 import traceback
@@ -281,8 +282,10 @@ def read_config(name: str) -> Config:
     library, _, rest = name.rpartition('::')
     if library == 'paper':
         from mmcds.paper import cell, compose
+        from mmcds.paper.tables import SMALL_SCALES
 
-        return compose(cell(rest, 'mini' if '/mini_' in rest else 'paper'))
+        small = (scale for scale, dataset in SMALL_SCALES.items() if re.search(rf'/mini\w*_{dataset}/', rest))
+        return compose(cell(rest, next(small, 'paper')))
     if not library and not Path(name).is_file():
         raise ConfigError(f'config {name} does not exist. Name a file such as configs/cds/resnet50_in1k.py.')
     if not library and Path(name).suffix not in ('.py', '.json', '.yaml', '.yml'):

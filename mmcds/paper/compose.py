@@ -22,12 +22,13 @@ BASES = dict(
     cifar100='resnet18_cifar100',
     in1k='resnet50_in1k',
     fashion='resnet18w16_fashion',
+    emoji='resnet10w16_emoji',
     **{name: f'resnet50_{name}' for name in FINE_GRAINED},
 )
 #: Data sets that are trained like another one: the same leaf, with other images and classes.
 LIKE = dict(cifar10='cifar100', **{name: 'cub200' for name in FINE_GRAINED if name != 'cub200'})
 #: Data set whose leaf describes a method that trains like plain training and has no leaf for a data set of its own.
-DESCRIBED_BY = dict(fashion='cifar100', **dict.fromkeys(FINE_GRAINED, 'in1k'))
+DESCRIBED_BY = dict(fashion='cifar100', emoji='cifar100', **dict.fromkeys(FINE_GRAINED, 'in1k'))
 #: What the method's leaf adds to the model of a network.
 METHOD_KEYS = ('supervisions', 'teacher', 'taps', 'ce_views', 'frozen')
 #: How networks take images of 32 pixels, where that is not another class with the suffix ``_CIFAR``.
@@ -41,7 +42,8 @@ PRESETS = ('official', 'paper')
 FORMS = ('library', 'cifar100repo', 'released')
 #: Heads of Section 3.3, convolutions and then Linear - ReLU - Linear; their width is not in the paper.
 TEXT_HEADS = dict(type='CDSNeck', head='sepconv+mlp', out_channels=128)
-#: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth.
+#: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth. In colour all images are
+#: used, for as many epochs as their leaf says.
 MINI_IMAGES, MINI_EPOCHS = 1000, 100
 
 
@@ -281,13 +283,14 @@ def scale_options(cell: Cell) -> dict[str, Any]:
     if cell.network != 'mini':
         return {}  # the teacher of the mini scale is trained as its leaf says, on all embedded images
     options: dict[str, Any] = {
-        'train_cfg.max_epochs': MINI_EPOCHS,
         'train_cfg.val_interval': 5,
-        'param_scheduler.1.end': MINI_EPOCHS,
         'default_hooks.checkpoint.interval': 25,
         'train_dataloader.num_workers': 0,
         'val_dataloader.num_workers': 0,
     }
+    if cell.dataset == 'emoji':
+        return options
+    options.update({'train_cfg.max_epochs': MINI_EPOCHS, 'param_scheduler.1.end': MINI_EPOCHS})
     images = (
         'train_dataloader.dataset.dataset.indices' if cell.table == 'figure2' else 'train_dataloader.dataset.indices'
     )

@@ -139,9 +139,13 @@ MINI_EXTRA = {
     **dict.fromkeys(('table1', 'table2', 'table3', 'figure4', 'figure5'), ('plain_both', 'cds_both')),
     'figure2': ('semi_both',),
     **dict.fromkeys(('table7', 'table8'), ('cc', 'okd', 'sskd', 'plain_both', 'cds', 'cds_distill_both')),
+    'rivals': ('plain_both', 'cds_distill_both'),
 }
-#: Tables that have a mini scale.
-MINI = (*MINI_EXTRA, 'figure3', 'ablations', 'sweeps', 'rivals')
+#: Scales that stand for the paper's on a CPU, and their data set.
+SMALL_SCALES = {'mini': 'fashion', 'mini-colour': 'emoji'}
+#: Tables that have a mini scale; in colour, those that need no teacher and no unlabelled images.
+MINI = (*MINI_EXTRA, 'figure3', 'ablations', 'sweeps')
+MINI_COLOUR = (*('table1', 'table2', 'table3', 'figure3', 'figure4', 'figure5'), 'ablations', 'sweeps')
 #: Those whose mini scale leaves out the cells with a teacher.
 WITHOUT_TEACHER = ('figure3', 'ablations', 'sweeps')
 #: Where the others have their small form.
@@ -436,6 +440,7 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
         scale: ``'paper'``, or ``'mini'``: one network and the embedded images stand for all, so each method and
             setting occurs once, without the paper's numbers; the tables of deep supervision and distillation and
             Figures 4 and 5 get rows for cross-entropy on both views; Figure 3 and the ablations are without teachers.
+            ``'mini-colour'`` is the same on the embedded emoji, without tables that need a teacher.
 
     Raises:
         ConfigError: If there is no such table.
@@ -446,22 +451,25 @@ def cells(table: str, scale: str = 'paper') -> list[Cell]:
     if scale == 'paper':
         return found
     small: dict[str, Cell] = {}
+    dataset, here = SMALL_SCALES[scale], table in (MINI if scale == 'mini' else MINI_COLOUR)
+    reason = NOT_MINI.get(table, f'{table} has no {scale} scale')
     for each in found:
         if table in WITHOUT_TEACHER and each.teacher:
             continue
-        why = each.missing or ('' if table in MINI else NOT_MINI.get(table, f'{table} has no mini scale'))
-        same = dict(setting=each.setting, options=each.options, swept=each.swept, missing=why)
-        mini = _mini(table, each.method, **same)
+        same = dict(setting=each.setting, options=each.options, swept=each.swept)
+        same['missing'] = each.missing or ('' if here else reason)
+        mini = _mini(table, each.method, dataset, **same)
         small.setdefault(mini.name, mini)
-    for method in MINI_EXTRA.get(table, ()):
+    for method in MINI_EXTRA.get(table, ()) if here else ():
         for each in {each.setting: each for each in found}.values():
-            mini = _mini(table, method, setting=each.setting if table == 'figure2' else '', options=each.options)
+            setting = each.setting if table == 'figure2' else ''
+            mini = _mini(table, method, dataset, setting=setting, options=each.options)
             small.setdefault(mini.name, mini)
     return list(small.values())
 
 
-def _mini(table: str, method: str, **other) -> Cell:
-    return Cell(table, 'mini', 'fashion', method, source=MINI_SOURCE, teacher=_taught(method, MINI_TEACHER), **other)
+def _mini(table: str, method: str, dataset: str, **other) -> Cell:
+    return Cell(table, 'mini', dataset, method, source=MINI_SOURCE, teacher=_taught(method, MINI_TEACHER), **other)
 
 
 #: Teacher of the mini scale.

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ONE_STEP, build_on_meta
 
+from mmcds.cli.launch import read_config
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute, final_losses
 from mmcds.heads import SepConv
@@ -20,11 +21,21 @@ from mmcds.paper import METHODS, NETWORKS, TABLES, Cell, cell, cells, collect, c
 from mmcds.paper.compose import _read as read_once
 from mmcds.paper.compose import read
 from mmcds.paper.report import run_folder, to_texts
-from mmcds.paper.tables import BASELINES, BEYOND, DEEP, FINE_GRAINED, MINI_SOURCE, NO_NUMBER, RIVALS
+from mmcds.paper.tables import (
+    BASELINES,
+    BEYOND,
+    DEEP,
+    FINE_GRAINED,
+    MINI_COLOUR,
+    MINI_SOURCE,
+    NO_NUMBER,
+    RIVALS,
+    SMALL_SCALES,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_VIEW = (*DEEP[:4], 'semi_plain', 'plain_autoaug', 'supcon', 'byol', 'byol_dsn')
-ALL = [(scale, each) for scale in ('paper', 'mini') for table in TABLES for each in cells(table, scale)]
+ALL = [(scale, each) for scale in ('paper', *SMALL_SCALES) for table in TABLES for each in cells(table, scale)]
 
 
 def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
@@ -48,14 +59,14 @@ def test_every_cell_composes_or_says_why_this_build_does_not_run_it():
         views = next(len(step['views']) for step in config.train_pipeline if step['type'] == 'MultiViewTransform')
         expected = 4 if each.method == 'sskd' else 1 if each.method in (*ONE_VIEW, *BASELINES, *RIVALS) else 2
         assert views == expected, each.name
-        assert scale == 'paper' or config.train_cfg.max_epochs == 100
+        assert scale == 'paper' or config.train_cfg.max_epochs == (100 if scale == 'mini' else 50)
         assert (each.teacher is not None) == bool(config.model.get('teacher')), each.name
         assert cell(each.name, scale) == each
     assert composed >= 640
 
 
 def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
-    for scale in ('paper', 'mini'):
+    for scale in ('paper', *SMALL_SCALES):
         counts = Counter(each.name for where, each in ALL if where == scale)
         assert max(counts.values()) == 1
     assert len(cells('table8')) == 16 * 8 * 2
@@ -65,7 +76,7 @@ def test_names_of_cells_are_unique_and_tables_have_the_size_of_the_paper():
 def test_a_number_of_the_paper_has_a_source_and_a_cell_without_one_says_so():
     for scale, each in ALL:
         assert bool(each.paper) == (each.source not in (NO_NUMBER, BEYOND, MINI_SOURCE)), each.name
-        if scale == 'mini' or each.table in ('networks', 'sweeps', 'rivals'):
+        if scale != 'paper' or each.table in ('networks', 'sweeps', 'rivals'):
             assert not each.paper, each.name
         elif each.table not in ('figure2', 'figure3'):
             assert each.number is not None, each.name
@@ -333,6 +344,25 @@ def test_every_ablation_changes_one_thing():
             axes = {'lambda': supervision.loss.loss_weight, 'temperature': supervision.loss.temperature}
             assert dict(each.swept) == {axis: axes[axis] for axis in each.swept}
     assert {each.method for table in ('ablations', 'sweeps') for each in cells(table, 'mini')} == {'cds'}
+
+
+def test_the_small_scale_in_colour_has_the_methods_of_the_grey_one_on_other_images():
+    """All that has no teacher: the same supervisions, network and cross-entropy, on views with hue and grey."""
+    for table in TABLES:
+        grey, colour = ({each.method + each.setting: each for each in cells(table, scale)} for scale in SMALL_SCALES)
+        assert {not why_not(each) for each in colour.values()} == {table in MINI_COLOUR}
+        if table not in MINI_COLOUR:
+            continue
+        assert colour.keys() == grey.keys()
+        for name, each in colour.items():
+            ours, theirs = compose(each), compose(grey[name])
+            assert ours.model.get('supervisions') == theirs.model.get('supervisions')
+            assert ours.model.backbone == theirs.model.backbone
+            assert ours.model.get('ce_views') == theirs.model.get('ce_views')
+            assert ours.train_dataloader.dataset.type == 'EmbeddedEmoji'
+    views = compose(cell('table1/mini_emoji/cds', 'mini-colour')).train_pipeline[1]['views']
+    assert 'hue' in str(views[1])
+    assert read_config('paper::table1/mini_emoji/cds').model.head.num_classes == 58
 
 
 def test_feature_distillation_stands_beside_cds():

@@ -8,7 +8,24 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.runner import Runner
-from mmcds.study.plan import ARMS, BATCH, POINTS, REFERENCE, STEPS, arms_of, chosen, compose_run, fingerprint
+from mmcds.paper.compose import compose
+from mmcds.paper.tables import cell
+from mmcds.study.plan import (
+    ARMS,
+    BATCH,
+    POINTS,
+    REFERENCE,
+    STEPS,
+    TEACHER_IMAGES,
+    WEIGHTS,
+    arms_of,
+    chosen,
+    compose_run,
+    compose_teacher,
+    fingerprint,
+    place_teacher,
+)
+from mmcds.study.results import rate_source
 
 PAIRS = [(point, arm) for point in POINTS.values() for arm in arms_of(point)]
 
@@ -21,6 +38,25 @@ def _scope():
 
 def images(dataset):
     return [dataset.get_data_info(index)['img'].tobytes() for index in range(len(dataset))]
+
+
+def value_at(config, key, default=None):
+    *path, last = key.split('.')
+    for part in path:
+        config = config[part]
+    return config.get(last, default)
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    """Place a teacher that is not trained."""
+    place = tmp_path_factory.mktemp('teacher') / 'teacher'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        config = compose_teacher()
+        place.with_suffix('.py').write_text(config.pretty_text)
+        config.model.data_preprocessor = config.data_preprocessor
+        torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), place.with_suffix('.pth'))
+    return str(place)
 
 
 @pytest.mark.parametrize('point', POINTS.values(), ids=POINTS.keys())
@@ -47,9 +83,47 @@ def test_all_runs_of_a_point_have_the_same_number_of_steps(point):
     assert abs(count - STEPS) <= 0.02 * STEPS
 
 
+def test_the_teacher_has_seen_no_held_out_image():
+    """Students are chosen by the held-out images, so their teacher must not know them."""
+    seen = set(images(DATASETS.build(compose_teacher().train_dataloader.dataset)))
+    point, arm = POINTS['rivals'], ARMS['kd']
+    held_out, test = (
+        images(DATASETS.build(compose_run(point, arm, 0.1, 1.0, each).val_dataloader.dataset))
+        for each in (False, True)
+    )
+    assert len(seen) == TEACHER_IMAGES
+    assert not seen & set(held_out)
+    assert not seen & set(test)
+
+
+def test_rivals_at_once_their_weights_are_the_published_ones():
+    for name in POINTS['rivals'].arms:
+        own = compose_run(POINTS['rivals'], ARMS[name], 0.1, 1.0, False).model
+        published = compose(cell(f'rivals/mini_fashion/{name}', 'mini')).model
+        once, twice = (
+            [value_at(compose_run(POINTS['rivals'], ARMS[name], 0.1, times, False), key) for key in ARMS[name].keys]
+            for times in (1.0, 2.0)
+        )
+        assert twice == pytest.approx([2 * value for value in once])
+        for key in ARMS[name].keys:  # okd leaves its weight to the default of the class
+            assert value_at(dict(model=published), key, 1.0) == value_at(dict(model=own), key)
+        assert own.head.loss == published.head.loss
+        assert set(own.supervisions) == set(published.supervisions)
+
+
+def test_learning_rates_come_from_an_arm_that_chooses_them():
+    for point in POINTS.values():
+        place, arm = rate_source(point)
+        assert arm.setting == 'lr'
+        assert arm in arms_of(place)
+        assert (place.images, place.classes, place.leaf) == (point.images, point.classes, point.leaf)
+        assert {ARMS[name].views for name in point.arms if name == point.reference} == {arm.views}
+
+
 def test_every_arm_has_as_many_trials():
     assert {len(arm.values) for arm in ARMS.values()} == {4}
     assert all(arm.values == tuple(sorted(arm.values)) for arm in ARMS.values())
+    assert all(arm.published in (None, *WEIGHTS) for arm in ARMS.values())
 
 
 def test_no_two_runs_have_one_fingerprint():
@@ -64,11 +138,15 @@ def test_no_two_runs_have_one_fingerprint():
 
 
 @pytest.mark.parametrize(('point', 'arm'), PAIRS, ids=[f'{point.name}-{arm.name}' for point, arm in PAIRS])
-def test_every_arm_takes_a_step(point, arm):
+def test_every_arm_takes_a_step(point, arm, teacher):
     config = compose_run(point, arm, 0.1, arm.values[-1], False)
+    if arm.taught:
+        place_teacher(config.model, teacher)
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     config.model.data_preprocessor = config.data_preprocessor
     model = MODELS.build(config.model)
+    for supervision in model.supervisions.values():
+        supervision.prepare(torch.arange(point.images) % point.classes)
     batch = model.data_preprocessor(next(iter(loader)), True)
     unlabelled = BATCH // 2 if arm.unlabelled else 0
     assert batch['inputs'].shape[-5:-3] == (arm.views, BATCH + unlabelled) or arm.views == 1
@@ -78,10 +156,8 @@ def test_every_arm_takes_a_step(point, arm):
     total = sum(value for name, value in losses.items() if 'loss' in name.rpartition('.')[2])
     assert total.isfinite()
     total.backward()
-    value = config
-    for key in arm.setting.split('.'):
-        value = value[key]
-    assert value == arm.values[-1]
+    if arm.published is None:
+        assert [value_at(config, key) for key in arm.keys] == [arm.values[-1]]
 
 
 def test_names_are_checked():

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from mmcds.core.errors import ConfigError
-from mmcds.study import plan
+from mmcds.study import plan, report, results
 
 ARGS = ['grey-300', '--arms', 'one,both']
 
@@ -15,14 +15,15 @@ def study(tool, monkeypatch):
     """The tool, with a plan of two steps and one trial seed."""
     module = tool('study')
     monkeypatch.setattr(plan, 'STEPS', 8)
-    monkeypatch.setattr(module, 'TRIAL_SEEDS', (0,))
-    monkeypatch.setattr(module, 'FINAL_SEEDS', (10, 11))
+    for place in (module, results):
+        monkeypatch.setattr(place, 'TRIAL_SEEDS', (0,))
+        monkeypatch.setattr(place, 'FINAL_SEEDS', (10, 11))
     for name in ('one', 'both'):
         arm = plan.ARMS[name]
         monkeypatch.setitem(plan.ARMS, name, plan.Arm(**{**vars(arm), 'values': (0.05, 0.1)}))
-    module.mark_of.cache_clear()
+    results.mark_of.cache_clear()
     yield module
-    module.mark_of.cache_clear()
+    results.mark_of.cache_clear()
 
 
 @pytest.fixture
@@ -30,21 +31,26 @@ def made_up(study, tmp_path):
     """A table in which the trials prefer 0.1, and the second view gives one or two points more."""
 
     def write(extra=0.0, arms=('one', 'both')):
-        results = study.Results(tmp_path / 'study.csv')
-        point = plan.POINTS['grey-300']
+        table = results.Results(tmp_path / 'study.csv')
         for name in arms:
-            arm = plan.ARMS[name]
-            for job in [job for jobs in results.trials(point, arm).values() for job in jobs]:
-                results.add(job, dict(accuracy=str(70 + 10 * job.value), ece='0.1', nll='1', **WHERE))
-            for job in results.finals(point, arm):
-                accuracy = 80 + (name == 'both') * (1.5 + extra * (job.seed - 10.5))
-                results.add(job, dict(accuracy=str(accuracy), ece='0.05', nll='0.5', **WHERE))
-        return results.file
+            gain = float(name == 'both')
+            fill(table, 'grey-300', name, lambda seed, _, gain=gain: 80 + gain * (1.5 + extra * (seed - 10.5)))
+        return table.file
 
     return write
 
 
+ENDS = ('.py', '.pth')
 WHERE = dict(versions='Python 3, mmcds 0', device='CPU, 2 cores', ended='2026-01-01')
+
+
+def fill(table, place, name, accuracy, trial=lambda value: 70 + 10 * value):
+    """Write all runs of an arm: trials by their value, final runs by seed and value."""
+    point, arm = plan.POINTS[place], plan.ARMS[name]
+    for job in [job for jobs in table.trials(point, arm).values() for job in jobs]:
+        table.add(job, dict(accuracy=str(trial(job.value)), ece='0.1', nll='1', **WHERE))
+    for job in [job for jobs in table.finals(point, arm).values() for job in jobs]:
+        table.add(job, dict(accuracy=str(accuracy(job.seed, job.value)), ece='0.05', nll='0.5', **WHERE))
 
 
 def test_runs_what_is_missing_and_no_more(study, tmp_path, capsys, monkeypatch):
@@ -57,7 +63,9 @@ def test_runs_what_is_missing_and_no_more(study, tmp_path, capsys, monkeypatch):
     assert len(rows) == 2 * 1 + 2 * 2
     assert {row['stage'] for row in rows} == {'trial', 'final'}
     assert all(0 <= float(row['accuracy']) <= 100 and float(row['nll']) > 0 for row in rows)
-    assert not list(tmp_path.glob('work/*/*/*')), 'what has ended is a line of the table and no more'
+    assert not list(tmp_path.glob('work/*/*/*')), 'what has ended is a line of the table'
+    kept = {path.name for path in tmp_path.glob('work/networks/*')}
+    assert kept == {f'grey-300_{arm}_0.1_{seed}{end}' for arm in ('one', 'both') for seed in (10, 11) for end in ENDS}
     assert 'grey, 10 classes, 300 images' in said
     monkeypatch.setattr(study, 'execute', lambda runs, *_, **__: pytest.fail(f'trained again: {runs}') if runs else [])
     study.main(['run', *ARGS, *places])
@@ -108,7 +116,7 @@ def test_lines_of_other_settings_are_kept_and_not_used(study, made_up, monkeypat
     file = made_up()
     before = file.read_text()
     monkeypatch.setattr(plan, 'STEPS', 40)
-    study.mark_of.cache_clear()
+    results.mark_of.cache_clear()
     study.main(['show', 'grey-300', '--table', str(file)])
     assert 'No arm has all its runs' in capsys.readouterr().out
     assert file.read_text() == before
@@ -118,3 +126,70 @@ def test_another_table_is_refused(study, tmp_path):
     (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
     with pytest.raises(ConfigError, match='is no table of the study'):
         study.main(['show', '--table', str(tmp_path / 'other.csv')])
+
+
+def test_rivals_are_shown_with_the_published_weight_and_with_the_chosen_one(study, tmp_path):
+    """Both are compared with the reference at its chosen weight; one line where they are the same."""
+    table = results.Results(tmp_path / 'study.csv')
+    fill(table, 'grey-1000', 'one', lambda *_: 80)
+    fill(table, 'rivals', 'kd', lambda seed, _: 85 + 0.01 * seed, trial=lambda value: -abs(value - 1))
+    fill(table, 'rivals', 'dkd', lambda seed, value: 85 + (value == 3) + 0.011 * seed, trial=lambda value: value)
+    lines = report.lines_of(plan.POINTS['rivals'], table)
+    assert [line.arm.name + line.origin for line in lines] == [
+        'kd (chosen, published)',
+        'dkd (chosen)',
+        'dkd (published)',
+    ]
+    assert [line.value for line in lines] == [1, 3, 1]
+    assert lines[0].difference is None
+    assert [line.difference.mean for line in lines[1:]] == pytest.approx([1.0105, 0.0105])
+
+
+def test_the_curve_has_the_second_view_and_the_contrast_by_images_of_a_class(study, tmp_path):
+    """Every line is a paired difference of two arms, from the fewest images of a class to the most."""
+    table = results.Results(tmp_path / 'study.csv')
+    for place, gain in (('grey-1000', 0.5), ('grey-300', 2.0), ('colour-8', 1.0), ('noise-20', 9.0)):
+        arms = ('one', 'both', 'supcon') if 'one' in plan.POINTS[place].arms else ('both', 'supcon')
+        for step, name in enumerate(arms):
+            fill(table, place, name, lambda seed, _, step=step, gain=gain: 80 + gain * step**2 + 0.01 * seed)
+    found = {place: report.lines_of(plan.POINTS[place], table) for place in plan.POINTS}
+    curves = report.curve(found)
+    second, contrast = ([(point.name, each.mean) for point, each in curves[title]] for *_, title in report.CURVES)
+    assert second == [('grey-300', 2), ('grey-1000', 0.5), ('colour-8', 1)], 'per class: 30, 100, 247; no wrong labels'
+    assert contrast == [('grey-300', 6), ('grey-1000', 1.5), ('colour-8', 3)]
+    files = report.write({name: lines for name, lines in found.items() if lines}, ['Run.'], tmp_path)
+    assert [file.name for file in files] == ['study_results.md', 'study.png', 'study_curve.png']
+    assert '| the contrast, beside both views | grey, 10 classes, 300 images | 30 | +6.00 |' in files[0].read_text()
+
+
+def test_an_arm_waits_for_its_learning_rate(study, tmp_path):
+    """Nothing of a rival is run before cross-entropy on one view has chosen, and then with what it has chosen."""
+    table = results.Results(tmp_path / 'study.csv')
+    rivals, kd = plan.POINTS['rivals'], plan.ARMS['kd']
+    assert table.trials(rivals, kd) == {}
+    fill(table, 'grey-1000', 'one', lambda *_: 80, trial=lambda value: -value)
+    (rate,) = {job.rate for jobs in table.trials(rivals, kd).values() for job in jobs}
+    assert rate == 0.05
+
+
+def test_looking_inside_names_every_kept_network_of_an_arm_alike(study, made_up, tmp_path, monkeypatch):
+    """The probe and the calibration get config and weights of each, and the title of its arm: seeds are averaged."""
+    file, work = made_up(), tmp_path / 'work'
+    places = ['--table', str(file), '--work-dir', str(work), '--write', str(tmp_path / 'out')]
+    with pytest.raises(ConfigError, match=r'no network of grey-300 is in .*networks\. `.* run grey-300` keeps them'):
+        study.main(['inside', *ARGS, *places])
+    (work / 'networks').mkdir(parents=True)
+    for arm in ('one', 'both'):
+        for seed in (10, 11):
+            (work / f'networks/grey-300_{arm}_0.1_{seed}.pth').touch()
+    commands = []
+    monkeypatch.setattr(study.subprocess, 'run', lambda command, check: commands.append(command))
+    study.main(['inside', *ARGS, *places])
+    for command, tool in zip(commands, ('probe', 'calibration'), strict=True):
+        assert command[1].endswith(f'{tool}.py')
+        start = command.index('--names')
+        networks = command[2 : command.index('--out')]
+        stems = ['grey-300_one_0.1_10', 'grey-300_one_0.1_11', 'grey-300_both_0.1_10', 'grey-300_both_0.1_11']
+        assert networks == [str(work / f'networks/{stem}{end}') for stem in stems for end in ENDS]
+        assert command[start + 1 : start + 5] == [plan.ARMS[name].title for name in ('one', 'one', 'both', 'both')]
+        assert ('--temperature-scaling' in command) == (tool == 'calibration')
