@@ -13,13 +13,19 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 import os
 import runpy
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmcds.cli.launch import OPTIONS_HELP, output_folder, positive, run_tool, seed_number
 from mmcds.data.fashion_scenes import COUNTS, write_scenes
 from mmcds.evaluation.sweep import Run, execute
 from mmcds.openmmlab.work_dir import named_checkpoint
+from mmcds.paper.tables import METHODS
 from mmcds.resources import resources
+from mmcds.study.statistics import compare as compare_pairs
+
+#: Methods whose backbones are compared, as the mini scale of Table 1 has them.
+STARTS = ('plain', 'plain_both', 'cds', 'cds_both', 'dsn')
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
@@ -31,8 +37,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument(
         '--starts',
         nargs='+',
+        choices=('random', *STARTS),
         default=['random', 'plain', 'cds'],
-        help='first weights: random, or a folder of configs/ that has resnet18w16_fashion.py and a detection config',
+        help='first weights: random, or those of a method; plain_both and cds_both have cross-entropy on both views',
     )
     parser.add_argument(
         '--seeds', nargs='+', type=seed_number, default=[0, 1, 2], help='of pre-training and detector alike'
@@ -55,10 +62,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
     pretraining = {
         (start, seed): Run(
             label=start,
-            config=f'mmcds::{start}/resnet18w16_fashion.py',
+            config=f'mmcds::{METHODS[start].leaf.format(base="resnet18w16_fashion")}.py',
             seed=seed,
             work_dir=out / f'pretrain_{start}_{seed}',
-            options=tuple(args.pretrain_options),
+            options=(*(f'{key}={value}' for key, value in METHODS[start].options.items()), *args.pretrain_options),
         )
         for seed in args.seeds
         for start in args.starts
@@ -76,7 +83,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     detectors = [
         Run(
             label=f'{detector} {start}',
-            config=f'mmcds::detection/{detector}_resnet18w16_scenes-{start}.py',
+            config=f'mmcds::detection/{detector}_resnet18w16_scenes-{"random" if start == "random" else "cds"}.py',
             seed=seed,
             work_dir=out / f'{detector}_{start}_{seed}',
             options=options(start, seed),
@@ -89,7 +96,24 @@ def main(argv: list[str] | None = None) -> list[dict]:
     compare = runpy.run_path(str(resources() / 'tools' / 'compare_detection.py'))['main']
     named = [f'{run.label}={run.work_dir}' for run in detectors]
     compare([*named, '--out', str(out / 'table.md'), '--csv', str(out / 'table.csv')])
+    for detector in args.detectors if len(args.seeds) > 1 else ():
+        print_differences(detector, args.starts, detectors, records)
     return records
+
+
+def print_differences(detector: str, starts: Sequence[str], runs: Sequence[Run], records: Sequence[dict]) -> None:
+    """Print how the AP of every start differs from that of the first one, seed by seed."""
+    found: dict[str, dict[int, float]] = {start: {} for start in starts}
+    for run, record in zip(runs, records, strict=True):
+        name, start = run.label.split(' ')
+        if name == detector:
+            found[start][run.seed] = record['accuracy']
+    for start in starts[1:]:
+        each = compare_pairs(found[start], found[starts[0]])
+        print(
+            f'{detector}, AP from {start} minus AP from {starts[0]}: {each.mean:+.1f} (95 %: {each.low:+.1f} to '
+            f'{each.high:+.1f}, p {each.p:.3f} by a paired t-test, {each.seeds} seeds)'
+        )
 
 
 if __name__ == '__main__':

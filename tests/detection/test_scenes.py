@@ -245,6 +245,34 @@ def test_one_command_pre_trains_and_compares_detectors_and_repeats_nothing(tool,
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob('*/result.json')}
 
 
+def test_starts_are_compared_seed_by_seed(tool, tmp_path, monkeypatch, capsys):
+    """AP 0.5 and 1.5 above, with two seeds: 1.0 on average, and t = 2 with one degree of freedom, p = 0.295."""
+    module, trained = tool('scenes_transfer'), []
+
+    def execute(runs, jobs):
+        runs = list(runs)
+        trained.extend(runs)
+        for run in runs:
+            run.work_dir.mkdir(parents=True, exist_ok=True)
+            (run.work_dir / 'last_checkpoint').write_text('epoch_15.pth')
+        return [dict(accuracy=50.0 + (run.seed + 0.5) * ('both' in run.label)) for run in runs]
+
+    monkeypatch.setattr(module, 'execute', execute)
+    monkeypatch.setattr(module, 'write_scenes', lambda *_: None)
+    monkeypatch.setattr(module.runpy, 'run_path', lambda _: dict(main=lambda _: None))
+    module.main(['--starts', 'cds', 'plain_both', '--seeds', '0', '1', '--out', str(tmp_path)])
+    said = capsys.readouterr().out
+    assert 'faster-rcnn, AP from plain_both minus AP from cds: +1.0 (95 %: -5.4 to +7.4, p 0.295' in said
+    (plain,) = (run for run in trained if run.label == 'plain_both' and run.seed == 1)
+    assert plain.config == 'mmcds::cds/resnet18w16_fashion.py'
+    assert plain.options == ('model.supervisions=None', 'model.ce_views=(0, 1)')
+    started = {run.options[-1] for run in trained if run.label == 'faster-rcnn plain_both'}
+    assert started == {
+        f'model.backbone.init_cfg.checkpoint={tmp_path / f"pretrain_plain_both_{seed}/backbone_epoch_15.pth"}'
+        for seed in (0, 1)
+    }
+
+
 def test_a_detector_that_finds_nothing_has_no_place_in_a_comparison(tmp_path, monkeypatch):
     from mmcds.evaluation.sweep import Run, execute
 
