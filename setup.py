@@ -122,6 +122,9 @@ setup(
         'dev': [
             'pytest>=8',
             'pytest-xdist',
+            'nbformat>=5.10',  # this and the next two execute the notebooks
+            'nbclient>=0.10',
+            'ipykernel>=6.29',
             'pytorch-metric-learning==2.9.0',
             'scipy>=1.11',  # writes the .mat files of the replicas
             'ruff==0.17.6',

@@ -1,10 +1,12 @@
 """Make the pages of methods, modules and linked files, and convert links and formulas, while MkDocs builds.
 
 Nothing is written twice: the start page is README.md, the page of a method is made of the docstrings of its file,
-of the configs that name it and of its rows in the tables of docs/, and a file of the repository that a page links
-to becomes a page.
+of the configs that name it and of its rows in the tables of docs/, the page of a notebook is its cells and the
+outputs that it keeps, and a file of the repository that a page links to becomes a page.
 """
 
+import base64
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ def uri_of(path: str) -> str:
     if path == 'README.md':
         return 'index.md'
     if path.startswith('docs/'):
-        return path.removeprefix('docs/')
+        return re.sub(r'\.ipynb$', '.md', path.removeprefix('docs/'))
     if (ROOT / path).is_dir():
         path = f'{path}/README.md'
     return f'source/{path}' if path.endswith(('.md', *PICTURES)) else f'source/{path}.md'
@@ -73,6 +75,29 @@ def relink(path: str, text: str, uri: str) -> str:
     return outside_code(text, lambda part: LINK.sub(change, part))
 
 
+def page_of_notebook(path: str) -> dict[str, str | bytes]:
+    """Return the page of a notebook and the pictures that its outputs show, by address in the site."""
+    uri, name = uri_of(path), posixpath.basename(path)
+    pictures: dict[str, str | bytes] = {}
+    texts: list[str] = []
+    for cell in json.loads((ROOT / path).read_text())['cells']:
+        source = ''.join(cell['source'])
+        texts.append(source if cell['cell_type'] == 'markdown' else f'```python\n{source}\n```')
+        for output in cell.get('outputs', ()):
+            data = output.get('data', {})
+            if 'image/png' in data:
+                picture = f'{uri.removesuffix(".md")}_{len(pictures)}.png'
+                pictures[picture] = base64.b64decode(data['image/png'])
+                texts.append(f'![what the cell draws]({posixpath.basename(picture)})')
+            else:
+                said = ''.join(output.get('text') or data['text/plain']).rstrip()
+                texts.append(f'``` {{.text .output .no-copy}}\n{said}\n```')
+    text = relink(path, '\n\n'.join(texts), uri)
+    source = f'This page is the notebook [{name}]({name}) with the outputs that it keeps.'
+    text = text.replace('\n\n', f'\n\n{source}\n\n', 1)  # below the title
+    return {uri: text, **pictures}
+
+
 def page_of_file(path: str) -> str:
     """Return the page of a file of the repository: itself if it is Markdown, else what is in it."""
     file = ROOT / path
@@ -90,6 +115,10 @@ def linked_files() -> dict[str, str | bytes]:
     pages: dict[str, str | bytes] = {'index.md': relink('README.md', (ROOT / 'README.md').read_text(), 'index.md')}
     queue = ['README.md', 'CONTRIBUTING.md', *(f'docs/{file.name}' for file in (ROOT / 'docs').glob('*.md'))]
     queue += [path for method in methods() for path in configs_of(method)]
+    for file in (ROOT / 'docs').glob('*/*.ipynb'):
+        path = file.relative_to(ROOT).as_posix()
+        pages.update(page_of_notebook(path))
+        queue += links_of(path, ''.join(''.join(cell['source']) for cell in json.loads(file.read_text())['cells']))
     seen = set()
     while queue:
         path = queue.pop()
@@ -308,12 +337,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return relink(f'docs/{uri}', markdown, uri) if page.file.generated_by is None else markdown
 
 
+def scrollable(html: str, page: Page, files: Files) -> str:
+    """Mark pictures that are over twice as wide as high: a phone shows a part of them, not all of it too small."""
+    found = {file.url: file for file in files}
+
+    def mark(match: re.Match) -> str:
+        file = found.get(posixpath.normpath(posixpath.join(page.url, match[1])))
+        if file is None or not file.url.endswith('.png'):
+            return match[0]
+        width, height = (int.from_bytes(file.content_bytes[at : at + 4], 'big') for at in (16, 20))
+        return match[0] if width <= 2 * height else f'<span class="wide">{match[0]}</span>'
+
+    return re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', mark, html)
+
+
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write formulas as MathML, which browsers show by themselves."""
+    """Write formulas as MathML, which browsers show by themselves, and look after what a phone shows."""
 
     def formula(match: re.Match) -> str:
         display = 'block' if match[2] == '[' else 'inline'
         # \bigl( is a little larger; a browser would stretch it to the height of the whole formula
         return convert(unescape(match[3]), display=display).replace(LARGE, 'stretchy="false"')
 
-    return re.sub(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', formula, html, flags=re.S)
+    formulas = r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>'
+    html = re.sub(r'(\d) ± (\d)', '\\1\u00a0±\u00a0\\2', html)  # a cell of a table does not break there
+    return scrollable(re.sub(formulas, formula, html, flags=re.S), page, files)

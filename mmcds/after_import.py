@@ -9,10 +9,10 @@ from types import ModuleType
 
 
 class _Then(Loader):
-    """Runs a module by its own loader, then a function."""
+    """Runs a module by its own loader, then a function, once."""
 
-    def __init__(self, loader: Loader, function: Callable[[], None]) -> None:
-        self._loader, self._function = loader, function
+    def __init__(self, loader: Loader, waiting: '_Waiting') -> None:
+        self._loader, self._waiting = loader, waiting
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -23,22 +23,27 @@ class _Then(Loader):
             spec.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._function()
+        if self._waiting in sys.meta_path:
+            sys.meta_path.remove(self._waiting)
+            self._waiting.function()
 
 
 class _Waiting(MetaPathFinder):
-    """Finds one package as everybody else does, and lets a function follow its import."""
+    """Finds one package as everybody else does, and lets a function follow its import.
+
+    It stays until the package is imported: MMEngine only looks for a package to find the configs in its folder.
+    """
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
-        self._name, self._function = name, function
+        self.name, self.function = name, function
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != self._name:
+        if name != self.name or self not in sys.meta_path:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        spec = next(filter(None, (other.find_spec(name, path, target) for other in others)), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, self._function)
+            spec.loader = _Then(spec.loader, self)
         return spec
 
 
@@ -74,7 +79,8 @@ def require(package: str, extra: str, what: str) -> None:
         found = False
     if not found:
         raise ModuleNotFoundError(
-            f"{what} needs {package}, which is not installed: pip install '.[{extra}]' in the folder of mmcds. "
+            f"{what} needs {package}, which is not installed: pip install '.[{extra}]' in the folder of mmcds, or "
+            f"'FILE.whl[{extra}]' with its wheel. "
             'Training with plain PyTorch (mmcds.ContrastiveDeepSupervision) needs nothing else.',
             name=package,
         )

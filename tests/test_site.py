@@ -1,6 +1,8 @@
 """The site builds without a warning, its pages and links are whole, and what its guides say is run."""
 
 import ast
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -106,6 +108,30 @@ def test_every_link_within_the_site_resolves_and_nothing_is_loaded_from_elsewher
             key = target.resolve().relative_to(out.resolve()).as_posix()
             if there.fragment and key in read:
                 assert unquote(there.fragment) in read[key].names, f'{name}: {link}'
+
+
+@pytest.mark.parametrize('name', ['first_steps', 'stages'])
+def test_the_page_of_a_notebook_shows_its_cells_what_they_print_and_every_picture(name, site):
+    pages, out = site
+    page = pages[f'notebooks/{name}/index.html']
+    text = unescape(re.sub(r'<[^>]+>', '', page))
+    drawn = []
+    for cell in json.loads((ROOT / f'docs/notebooks/{name}.ipynb').read_text())['cells']:
+        if cell['cell_type'] == 'code':
+            assert ''.join(cell['source']) in text
+        for output in cell.get('outputs', ()):
+            assert ''.join(output.get('text', '')).rstrip() in text
+            if 'image/png' in output.get('data', {}):
+                drawn.append(base64.b64decode(output['data']['image/png']))
+    shown = re.findall(r'<img alt="what the cell draws" src="([^"]+)"', page)
+    assert [(out / 'notebooks' / name / source).read_bytes() for source in shown] == drawn
+
+
+def test_wide_pictures_alone_scroll_on_a_phone_and_a_number_stays_beside_its_spread(site):
+    pages, _ = site
+    assert '86.38\u00a0±\u00a00.51' in pages['calibration/index.html']
+    assert re.search(r'<span class="wide"><img [^>]*curves_mini.png', pages['calibration/index.html'])
+    assert 'wide"><img' not in pages['baselines/index.html']
 
 
 def texts_of(node: ast.AST) -> str:

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     check_data_root(config, ('train_dataloader',))
     loader = dict(config.train_dataloader, batch_size=args.num_images, num_workers=0, persistent_workers=False)
     loader.pop('batch_sampler', None)  # any images will do
+    loader['drop_last'] = False  # and as many as there are
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmpretrain')):
         import mmpretrain.utils
 

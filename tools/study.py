@@ -26,6 +26,7 @@ from pathlib import Path
 from mmcds.cli.launch import output_file, output_folder, positive, print_table, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import Run, execute
+from mmcds.openmmlab.work_dir import write_whole
 from mmcds.study.plan import (
     ARMS,
     FINAL_SEEDS,
@@ -41,6 +42,17 @@ from mmcds.study.plan import (
 )
 from mmcds.study.report import HEADER, Line, lines_of, remark, texts, write
 from mmcds.study.results import METRICS, Job, Results, rate_source
+
+#: Head of the page that :func:`inside` writes.
+INSIDE = (
+    '# Inside the networks of the study',
+    '',
+    'Written by `python tools/study.py inside POINTS --write docs`: the networks of',
+    '[study_results.md](study_results.md), five seeds of an arm. The probe is fitted to training images and measured on',
+    'the test images; [inside.md](inside.md) says what the columns are, [calibration.md](calibration.md) those of the',
+    'second table.',
+    '',
+)
 
 
 def run_jobs(jobs: Sequence[Job], results: Results, args: Namespace) -> None:
@@ -177,26 +189,32 @@ def describe(row: dict[str, str]) -> str:
 
 
 def inside(args: Namespace) -> None:
-    """Measure the stages and the calibration of the kept networks of a point."""
+    """Measure the stages and the calibration of the kept networks; write tables and a figure if asked to."""
     results, work_dir = Results(Path(args.table)), Path(args.work_dir)
+    page = [*INSIDE]
     for point in chosen(POINTS, args.points, 'point'):
-        jobs = [
-            job
-            for arm in wanted_arms(point, args)
-            for jobs in results.finals(point, arm).values()
-            for job in jobs
-            if network_file(job, work_dir).is_file()
-        ]
+        pairs = [(point, arm) for arm in wanted_arms(point, args)]
+        finals = [job for pair in pairs for jobs in results.finals(*pair).values() for job in jobs]
+        jobs = [job for job in finals if network_file(job, work_dir).is_file()]
         if not jobs:
             raise ConfigError(
                 f'no network of {point.name} is in {work_dir / "networks"}. `{args.tool} run {point.name}` keeps them.'
             )
         files = [str(network_file(job, work_dir).with_suffix(end)) for job in jobs for end in ('.py', '.pth')]
         names = [job.arm.title for job in jobs]
+        page += [f'## {point.title}', '']
         for tool, options in (('probe', []), ('calibration', ['--temperature-scaling'])):
-            out = Path(args.write, f'study_{tool}_{point.name}')
+            out = work_dir / 'inside' / point.name / tool
             command = [sys.executable, str(Path(__file__).with_name(f'{tool}.py')), *files, '--out', str(out)]
             subprocess.run([*command, '--names', *names, *options], check=True)
+            page += [(out / f'{tool}.md').read_text().strip(), '']
+        if args.write:
+            figure = Path(args.write, f'study_inside_{point.name}.png')
+            shutil.copyfile(work_dir / 'inside' / point.name / 'probe' / 'probe.png', figure)
+            page += [f'![the stages, {point.title}]({figure.name})', '']
+    if args.write:
+        write_whole(Path(args.write, 'study_inside.md'), '\n'.join(page).rstrip() + '\n')
+        print('written:', Path(args.write, 'study_inside.md'))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -220,11 +238,8 @@ def main(argv: list[str] | None = None) -> None:
     for command in (listing, running, looking):
         command.add_argument('--arms', default='all', help=f'comma separated (default: all): {", ".join(ARMS)}')
     showing = commands.add_parser('show', parents=[common], help='tables, from what has ended')
-    looking.add_argument(
-        '--write', type=output_folder, default='work_dirs/study', help='folder for tables and figures'
-    )
-    for command in (running, showing):
-        command.add_argument('--write', type=output_folder, help='folder for study_results.md and its figures')
+    for command in (running, showing, looking):
+        command.add_argument('--write', type=output_folder, help='folder for pages and figures')
     args = parser.parse_args(argv)
     args.tool = parser.prog
     {'list': list_all, 'run': run, 'show': show, 'inside': inside}[args.command](args)

@@ -480,6 +480,7 @@ _base_ = {bases!r}
 classes = {list(plan.classes)!r}
 size = {size}  # pixels of a side that the network sees
 epochs = {epochs}
+work_dir = {str(plan.lists.parent)!r}
 
 model = {model_text(plan)}
 data_preprocessor = dict(  # RGB, in grey levels

@@ -197,7 +197,7 @@ def load_classifier(
         experiment=meta.get('experiment_name'),
         weights='ema' if ema and 'ema_state_dict' in loaded else 'raw',
     )
-    info['metrics'] = {} if raw else _metrics(path.parent, meta.get('epoch'))  # the others are validated
+    info['metrics'] = {} if raw else meta.get('metrics') or _metrics(path.parent, meta.get('epoch'))  # not of raw ones
     return _build(info, state, str(path))
 
 

@@ -21,6 +21,7 @@ FILE_ONLY = (
     'Hooks will be executed',
     'Exp name: ',
     'Distributed training is not used, all SyncBatchNorm',
+    'paramwise_options -- ',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
 )

@@ -83,7 +83,7 @@ def _check_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--format onnx needs {error.name}: pip install 'mmcds[export]'.") from error
+        raise ConfigError(f'--format onnx needs {error.name}: pip install onnx onnxruntime onnxscript.') from error
 
 
 def _images(model: PixelClassifier, pixels: str, batch: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sized
+from pathlib import Path
 from typing import Any, ClassVar, cast
 from urllib.error import URLError
 
@@ -84,6 +85,12 @@ class Runner(mmengine.runner.Runner):
     """
 
     _stamps: ClassVar[set[str]] = set()
+
+    def dump_config(self) -> None:
+        """Write the config beside the run; a test leaves the one of a training, which says more, as it is."""
+        written = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
+        if self._train_dataloader is not None or not written.is_file():
+            super().dump_config()
 
     def setup_env(self, env_cfg: dict) -> None:
         """Set up the environment; see MMEngine. All ranks give the same name, as they start the same runs."""

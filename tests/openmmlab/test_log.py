@@ -105,6 +105,7 @@ def test_a_terminal_names_the_level_of_what_is_no_news(tmp_path, capsys):
     logger.info('news')
     logger.warning('careful')
     logger.info('Config:\nlong')
+    logger.info('paramwise_options -- head.fc.bias:weight_decay=0.0')
     try:
         raise KeyError('lost')
     except KeyError:
@@ -115,7 +116,9 @@ def test_a_terminal_names_the_level_of_what_is_no_news(tmp_path, capsys):
     assert [line[16:] for line in lines[1:4]] == ['news', 'WARNING: careful', 'ERROR: oh']
     assert lines[-1] == "KeyError: 'lost'", 'with its traceback'
     assert 'all.log' in lines[0]
-    assert 'Config:\nlong' in Path(tmp_path / 'all.log').read_text()
+    text = Path(tmp_path / 'all.log').read_text()
+    assert 'Config:\nlong' in text
+    assert 'head.fc.bias' in text
 
 
 def test_a_processor_of_a_user_stays(tool, tmp_path):

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.record import RECORD, git_state
+from mmcds.openmmlab.runner import Runner
 
 CONFIG = 'mmcds::plain/resnet18w16_fashion.py'
 
@@ -64,3 +65,19 @@ def test_trackers_are_added_to_what_a_config_has(tool, monkeypatch):
     monkeypatch.setattr(module, 'find_spec', lambda name: None)
     with pytest.raises(ConfigError, match=r'--track wandb needs its package: pip install wandb\.'):
         module.track(config, ['wandb'])
+
+
+def test_a_test_leaves_the_config_of_a_training_alone(tmp_path):
+    """A test knows no training data, so its config, in the folder of the training, would say less."""
+
+    def run(loader, value):
+        runner = object.__new__(Runner)
+        runner._work_dir, runner._train_dataloader = str(tmp_path), loader
+        runner.cfg = Config(dict(value=value), filename='run.py')
+        runner.dump_config()
+        return Config.fromfile(tmp_path / 'run.py').value
+
+    assert run(None, 0) == 0, 'a test in a folder of its own'
+    assert run(dict(batch_size=1), 1) == 1
+    assert run(None, 2) == 1
+    assert run(dict(batch_size=1), 3) == 3

@@ -63,6 +63,9 @@ def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, cap
         tool('train').main([*command, '--cfg-options', *TINY])
     config = Config.fromfile(tmp_path / 'run/config/own.py')
     assert config.train_dataloader.dataset.classes == list(CLASSES)
+    assert config.work_dir == str(tmp_path / 'run'), 'what is run with this config later goes there too'
+    tool('browse_views').main([str(tmp_path / 'run/config/own.py'), '--out', str(tmp_path / 'views.png'), '-n', '50'])
+    assert '36 images, 2 view(s) of 32 x 32 pixels' in capsys.readouterr().out, 'as many as there are'
 
 
 @pytest.mark.parametrize('method', ['plain', 'dsn', 'cds'])

@@ -100,7 +100,9 @@ def test_what_cannot_be_predicted_is_refused(trained, tool, tmp_path):
         predict([str(checkpoint), str(images), '--top', '11'])
     with pytest.raises(ConfigError, match='carries no config'):
         predict([str(checkpoint.parent / 'backbone_epoch_2.pth'), str(images)])
-    detector = Config(dict(model=dict(type='FasterRCNN'), test_dataloader=dict()))
-    torch.save(dict(state_dict={}, meta=dict(cfg=detector.pretty_text)), tmp_path / 'detector.pth')
-    with pytest.raises(ConfigError, match=r'detector\.pth is a FasterRCNN that gives no classes.*draw_detections'):
-        predict([str(tmp_path / 'detector.pth'), str(images)])
+    with pytest.raises(ConfigError, match=r'--score is for detectors, and .*epoch_2\.pth is none'):
+        predict([str(checkpoint), str(images), '--score', '0.5'])
+    unsupervised = Config(dict(model=dict(type='SimCLR'), test_dataloader=dict()))
+    torch.save(dict(state_dict={}, meta=dict(cfg=unsupervised.pretty_text)), tmp_path / 'simclr.pth')
+    with pytest.raises(ConfigError, match=r'simclr\.pth is a SimCLR that gives no classes.*or of a detector'):
+        predict([str(tmp_path / 'simclr.pth'), str(images)])

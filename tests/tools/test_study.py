@@ -1,6 +1,7 @@
 """The study as a command: runs what is missing, chooses, compares, and says what it found."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -183,8 +184,21 @@ def test_looking_inside_names_every_kept_network_of_an_arm_alike(study, made_up,
         for seed in (10, 11):
             (work / f'networks/grey-300_{arm}_0.1_{seed}.pth').touch()
     commands = []
-    monkeypatch.setattr(study.subprocess, 'run', lambda command, check: commands.append(command))
+
+    def pretend(command, check):
+        commands.append(command)
+        out, tool = Path(command[command.index('--out') + 1]), Path(command[1]).stem
+        out.mkdir(parents=True)
+        (out / f'{tool}.md').write_text(f'| table of {tool} |')
+        (out / 'probe.png').write_bytes(b'figure')
+
+    monkeypatch.setattr(study.subprocess, 'run', pretend)
     study.main(['inside', *ARGS, *places])
+    page = (tmp_path / 'out/study_inside.md').read_text()
+    assert (
+        page.index('| table of probe |') < page.index('| table of calibration |') < page.index('study_inside_grey-300')
+    )
+    assert (tmp_path / 'out/study_inside_grey-300.png').read_bytes() == b'figure'
     for command, tool in zip(commands, ('probe', 'calibration'), strict=True):
         assert command[1].endswith(f'{tool}.py')
         start = command.index('--names')

@@ -6,15 +6,15 @@ data_root = '{{$MMCDS_DATA_ROOT:data}}/fashion_scenes'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale_factor=1.0),  # changes nothing; the heads ask for the factor
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs')]
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.Resize', scale_factor=1.0),  # changes nothing; the heads ask for the factor
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet.PackDetInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale_factor=1.0),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.Resize', scale_factor=1.0),
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 
 train_dataloader = dict(
     batch_size=8,
@@ -32,6 +32,6 @@ val_dataloader = dict(
     dataset=dict(
         type='mmpretrain.CheckedCocoDataset', data_root=data_root, metainfo=dict(classes=classes),
         ann_file='annotations/test.json', data_prefix=dict(img='test/'), test_mode=True, pipeline=test_pipeline))
-val_evaluator = dict(type='CocoMetric', ann_file=f'{data_root}/annotations/test.json', metric='bbox')
+val_evaluator = dict(type='mmdet.CocoMetric', ann_file=f'{data_root}/annotations/test.json', metric='bbox')
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

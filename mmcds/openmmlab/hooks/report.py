@@ -1,6 +1,7 @@
 """The end of a pre-training run: export, curves, and a block that says where everything is."""
 
 import datetime
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -15,13 +16,18 @@ from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
 from mmcds.openmmlab.export import export_backbone
 from mmcds.openmmlab.work_dir import named_checkpoint
+from mmcds.resources import resources
 
 
 def command(name: str) -> str:
-    """Return how a user starts another tool: as this training was started, by its path or by the command ``mmcds``."""
+    """Return how a user starts another tool: by its path if this training was started so, else by ``mmcds``.
+
+    A host's ``train.py`` has other tools beside it, so what it trained is tested by the command too.
+    """
     started = Path(sys.argv[0])
+    ours = started.name == 'train.py' and started.parent.resolve() == (resources() / 'tools').resolve()
     script = started.with_name(f'{COMMANDS[name][0]}.py')
-    return f'python {script}' if started.name == 'train.py' and script.is_file() else f'mmcds {name}'
+    return f'python {shlex.quote(str(script))}' if ours else f'mmcds {name}'
 
 
 @HOOKS.register_module()
@@ -63,7 +69,11 @@ class RunReportHook(Hook):
             scores = [(r[self.metric] * factor, r['epoch']) for r in read_scalars(work_dir)[1] if self.metric in r]
         except ConfigError as error:  # the run logs elsewhere only, such as to TensorBoard; that is no fault
             runner.logger.warning(f'RunReportHook: no curves are drawn. {error}')
-        config = runner.cfg.filename or 'CONFIG'
+        # The copy that MMEngine writes has the options of the command line, such as the folder of the data. A test
+        # in the same folder would write over it.
+        copy = work_dir / Path(runner.cfg.filename or f'{runner.timestamp}.py').name
+        paths = (copy, named, work_dir, work_dir / 'test')
+        config, last, folder, test = (shlex.quote(str(path)) for path in paths)
         spent = datetime.timedelta(seconds=round(time.time() - self._start))
         lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
         if scores:
@@ -77,15 +87,15 @@ class RunReportHook(Hook):
         lines += [
             f'  curves             {curves or "none"}',
             'What to run next:',
-            f'  {command("test")} {config} {named}',
+            f'  {command("test")} {config} {last} --work-dir {test}',
         ]
         if export:
             lines += [
-                f'  {command("predict")} {named} IMAGE_OR_FOLDER',
+                f'  {command("predict")} {last} IMAGE_OR_FOLDER',
                 f'  {command("views")} {config} --out views.png',
-                f'  {command("export-backbone")} {named} OUT.pth   (--help: torchvision, timm, EMA)',
-                f'  {command("export")} {named} OUT.onnx   (or .pt2, or a folder for the Hugging Face Hub)',
+                f'  {command("export-backbone")} {last} OUT.pth   (--help: torchvision, timm, EMA)',
+                f'  {command("export")} {last} OUT.onnx   (or .pt2, or a folder for the Hugging Face Hub)',
             ]
         elif not self.export:
-            lines.append(f'  {command("compare-detection")} {work_dir} OTHER_WORK_DIR ...   (AP of several runs)')
+            lines.append(f'  {command("compare-detection")} {folder} OTHER_WORK_DIR ...   (AP of several runs)')
         runner.logger.info('\n'.join(['', *lines, '-' * 78]))

@@ -57,10 +57,11 @@ def _seed_all(seed: int) -> None:
 
 
 @FUNCTIONS.register_module()
-def seed_worker(worker_id: int) -> None:
+def seed_worker(worker_id: int, _scope_: str | None = None) -> None:
     """Seed a loading process from PyTorch's own per-epoch worker seed, which EpochSeedHook determines.
 
     Args:
         worker_id: Number of the worker; it is part of PyTorch's seed already.
+        _scope_: Written by MMEngine into configs that are inherited from another package; of no use here.
     """
     _seed_all(torch.initial_seed())
