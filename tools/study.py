@@ -48,9 +48,9 @@ INSIDE = (
     '# Inside the networks of the study',
     '',
     'Written by `python tools/study.py inside POINTS --write docs`: the networks of',
-    '[study_results.md](study_results.md), five seeds of an arm. The probe is fitted to training images and measured on',
-    'the test images; [inside.md](inside.md) says what the columns are, [calibration.md](calibration.md) those of the',
-    'second table.',
+    '[study_results.md](study_results.md), five seeds of an arm. The probe is fitted to training images and measured',
+    'on the test images; [inside.md](inside.md) says what the columns are, [calibration.md](calibration.md) those of',
+    'the second table.',
     '',
 )
 

@@ -84,7 +84,7 @@ def _colour(classes: str, number: int, **other: Any) -> Point:
 
 
 #: Arms that have every label, all compared in grey and in colour.
-_EVERY = ('one', 'both', 'supcon', 'light', 'last', 'early', 'ntxent', 'sincere', 'dsn')
+_EVERY = ('one', 'both', 'supcon', 'released', 'light', 'last', 'early', 'ntxent', 'sincere', 'dsn')
 #: Methods of Table 8 and later ones, and what is multiplied to choose their weight.
 _RIVALS: Mapping[str, tuple[str, ...]] = dict(
     kd=('kd.loss_weight',),
@@ -174,6 +174,7 @@ def _contrast(
     taps: tuple[int, ...] = (0, 1, 2, 3),
     head: str = 'sepconv',
     unlabelled_weight: float | None = None,
+    ce_views: tuple[int, ...] = (0, 1),
     **other: Any,
 ) -> Arm:
     cds: dict[str, Any] = dict(
@@ -185,7 +186,8 @@ def _contrast(
     if unlabelled_weight is not None:
         cds['unlabelled_weight'] = unlabelled_weight
     weight = ('model.supervisions.cds.loss.loss_weight',)
-    return Arm(name, title, 'weight', WEIGHTS, weight, dict(supervisions=dict(cds=cds)), **other)
+    model = dict(supervisions=dict(cds=cds), ce_views=ce_views)
+    return Arm(name, title, 'weight', WEIGHTS, weight, model, **other)
 
 
 def _rival(name: str) -> Arm:
@@ -201,6 +203,7 @@ ARMS = {
         Arm('one', 'cross-entropy, one view', 'lr', RATES, (RATE,), dict(ce_views=(0,)), views=1),
         Arm(REFERENCE, 'cross-entropy, both views', 'lr', RATES, (RATE,)),
         _contrast('supcon', 'both views + CDS (SupCon)'),
+        _contrast('released', 'CDS as released, cross-entropy on view 0', ce_views=(0,)),
         _contrast('light', 'both views + CDS (SupCon), light heads', head='mlp'),
         _contrast('last', 'both views + SupCon on the last stage alone', taps=(3,)),
         _contrast('early', 'both views + CDS (SupCon), all stages but the last', taps=(0, 1, 2)),

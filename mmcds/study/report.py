@@ -144,7 +144,7 @@ def draw(found: Mapping[str, Sequence[Line]], out: Path) -> None:
     }
     shown = {name: lines for name, lines in shown.items() if lines}
     order = [arm for arm in ARMS if any(line.arm.name == arm for lines in shown.values() for line, _ in lines)]
-    figure = Figure(figsize=(2.2 + 2.6 * len(shown), 0.9 + 0.34 * len(order)), layout='constrained')
+    figure = Figure(figsize=(2.4 + 3.0 * len(shown), 1.1 + 0.34 * len(order)), layout='constrained')
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (name, lines) in zip(panels, shown.items(), strict=True):
         for line, each in lines:
@@ -153,10 +153,9 @@ def draw(found: Mapping[str, Sequence[Line]], out: Path) -> None:
             axes.plot((each.low, each.high), (height, height), color=colour)
             axes.plot(each.mean, height, 'o' if line.chosen else 'x', color=colour, markersize=4)
         axes.axvline(0, color='black', linewidth=0.8)
-        point = POINTS[name]
-        axes.set_title(
-            f'{point.title}\nabove "{ARMS[point.reference].title}"'.replace(', ', ',\n', 1), fontsize='small'
-        )
+        axes.margins(x=0.1)
+        axes.set_ylim(0.5 - len(order), 0.5)
+        axes.set_title(f'{POINTS[name].title}\nabove "{ARMS[POINTS[name].reference].title}"', fontsize='x-small')
         axes.grid(axis='x', alpha=0.3)
     panels[0].set_yticks([-number for number in range(len(order))], [ARMS[name].title for name in order], fontsize=7)
     figure.supxlabel('difference in points of accuracy, mean and 95 % interval', fontsize='small')
@@ -184,7 +183,7 @@ def curve(found: Mapping[str, Sequence[Line]]) -> dict[str, list[tuple[Point, Co
 def draw_curve(found: Mapping[str, Sequence[Line]], out: Path) -> None:
     """Draw what the second view and the contrast add over the images of a class, in colour and in grey."""
     figure = Figure(figsize=(9, 3.6), layout='constrained')
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, (title, rows) in zip(panels, curve(found).items(), strict=False):
         for kind, marker in (('colour', 'o'), ('grey', 's')):
             own = [(point.per_class, each) for point, each in rows if point.name.startswith(kind)]
@@ -193,6 +192,10 @@ def draw_curve(found: Mapping[str, Sequence[Line]], out: Path) -> None:
             axes.errorbar(places, means, ends, marker=marker, markersize=4, capsize=3, linewidth=1.2, label=kind)
         axes.axhline(0, color='black', linewidth=0.8)
         axes.set_xscale('log')
+        places = sorted({point.per_class for point, _ in rows})
+        axes.set_xticks(places, [f'{place:.3g}' for place in places], fontsize='small')
+        axes.set_xticks([], minor=True)
+        axes.margins(x=0.15)
         axes.set_xlabel('training images of a class', fontsize='small')
         axes.set_title(f'what is added by {title}', fontsize='medium')
         axes.grid(alpha=0.3)

@@ -73,7 +73,7 @@ def test_a_test_leaves_the_config_of_a_training_alone(tmp_path):
     def run(loader, value):
         runner = object.__new__(Runner)
         runner._work_dir, runner._train_dataloader = str(tmp_path), loader
-        runner.cfg = Config(dict(value=value), filename='run.py')
+        runner.cfg = Config(dict(value=value), cfg_text='value', filename='run.py')
         runner.dump_config()
         return Config.fromfile(tmp_path / 'run.py').value
 
