@@ -66,7 +66,7 @@ def run_jobs(jobs: Sequence[Job], results: Results, args: Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file, config = folder / 'run.py', job.config()
         if job.arm.taught:
-            place_teacher(config.model, str(Path(args.work_dir, 'networks', Path(TEACHER).name).resolve()))
+            place_teacher(config.model, str(teacher_place(Path(args.work_dir)).resolve()))
         file.write_text(config.pretty_text)
         label = f'{job.point.name}/{job.arm.name} {job.stage} {job.value:g}'
         runs[Run(label, str(file), job.seed, folder)] = job
@@ -96,9 +96,14 @@ def network_file(job: Job, work_dir: Path) -> Path:
     return work_dir / 'networks' / f'{job.name}.pth'
 
 
+def teacher_place(work_dir: Path) -> Path:
+    """Return where the rivals' teacher is kept, without the endings of its two files."""
+    return work_dir / 'networks' / Path(TEACHER).name
+
+
 def train_teacher(work_dir: Path) -> None:
     """Train the teacher of the rivals, unless it is there."""
-    kept, folder = work_dir / 'networks' / f'{Path(TEACHER).name}.pth', work_dir / 'teacher'
+    kept, folder = teacher_place(work_dir).with_suffix('.pth'), work_dir / 'teacher'
     if kept.is_file():
         return
     for each in (kept.parent, folder):
@@ -124,8 +129,7 @@ def run(args: Namespace) -> None:
         for few in ([rate_source(point)], pairs):  # the learning rate first, whether its arm is asked for or not
             trials = [results.trials(*pair).values() for pair in few]
             run_jobs([job for tried in trials for jobs in tried for job in jobs], results, args)
-        last = [job for pair in pairs for jobs in results.finals(*pair).values() for job in jobs]
-        run_jobs(sorted(last, key=lambda job: job.seed), results, args)
+        run_jobs(sorted(results.final_jobs(pairs), key=lambda job: job.seed), results, args)
     show(args)
 
 
@@ -172,15 +176,10 @@ def show(args: Namespace) -> dict[str, list[Line]]:
     if not found:
         print(f'No arm has all its runs in {args.table} yet: `{args.tool} run --jobs 2` makes them.')
     elif args.write:
-        used = {describe(row) for job in every_final(results) if (row := results.find(job))}
+        finals = results.final_jobs((point, arm) for point in POINTS.values() for arm in arms_of(point))
+        used = {describe(row) for job in finals if (row := results.find(job))}
         print('written:', ', '.join(map(str, write(found, used, Path(args.write)))))
     return found
-
-
-def every_final(results: Results) -> list[Job]:
-    """Return the final runs of all points and arms that have chosen."""
-    pairs = [(point, arm) for point in POINTS.values() for arm in arms_of(point)]
-    return [job for pair in pairs for jobs in results.finals(*pair).values() for job in jobs]
 
 
 def describe(row: dict[str, str]) -> str:
@@ -193,8 +192,7 @@ def inside(args: Namespace) -> None:
     results, work_dir = Results(Path(args.table)), Path(args.work_dir)
     page = [*INSIDE]
     for point in chosen(POINTS, args.points, 'point'):
-        pairs = [(point, arm) for arm in wanted_arms(point, args)]
-        finals = [job for pair in pairs for jobs in results.finals(*pair).values() for job in jobs]
+        finals = results.final_jobs((point, arm) for arm in wanted_arms(point, args))
         jobs = [job for job in finals if network_file(job, work_dir).is_file()]
         if not jobs:
             raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sized
-from pathlib import Path
 from typing import Any, ClassVar, cast
 from urllib.error import URLError
 
@@ -20,6 +19,7 @@ from mmcds.core.errors import ConfigError, did_you_mean
 from mmcds.data.on_device import DeviceLoader, take_setting
 from mmcds.openmmlab.log import shorten
 from mmcds.openmmlab.shared_memory import fit_workers
+from mmcds.openmmlab.work_dir import config_copy
 
 #: Names of the hooks that MMEngine registers by itself, and of those that our configs add.
 HOST_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -88,8 +88,7 @@ class Runner(mmengine.runner.Runner):
 
     def dump_config(self) -> None:
         """Write the config beside the run; a test leaves the one of a training, which says more, as it is."""
-        written = Path(self.work_dir, Path(self.cfg.filename or f'{self.timestamp}.py').name)
-        if self._train_dataloader is not None or not written.is_file():
+        if self._train_dataloader is not None or not config_copy(self).is_file():
             super().dump_config()
 
     def setup_env(self, env_cfg: dict) -> None:

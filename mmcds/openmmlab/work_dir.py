@@ -13,8 +13,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcds.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 try:
     import fcntl
@@ -72,6 +76,11 @@ def step_of(path: Path) -> int:
     """Return the number in ``[within_]epoch_12.pth``, ``iter_12.pth`` or ``best_..._epoch_12.pth``; -1 without one."""
     found = re.search(r'(?:epoch|iter)_(\d+)\.pth$', path.name)
     return int(found[1]) if found else -1
+
+
+def config_copy(runner: 'Runner') -> Path:
+    """Return where MMEngine writes the config of a run."""
+    return Path(runner.work_dir, Path(runner.cfg.filename or f'{runner.timestamp}.py').name)
 
 
 def named_checkpoint(work_dir: str | Path) -> str:

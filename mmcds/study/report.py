@@ -180,11 +180,11 @@ def curve(found: Mapping[str, Sequence[Line]]) -> dict[str, list[tuple[Point, Co
     return {title: sorted(rows, key=lambda row: row[0].per_class) for title, rows in result.items() if rows}
 
 
-def draw_curve(found: Mapping[str, Sequence[Line]], out: Path) -> None:
+def draw_curve(lines: Mapping[str, Sequence[tuple[Point, Comparison]]], out: Path) -> None:
     """Draw what the second view and the contrast add over the images of a class, in colour and in grey."""
     figure = Figure(figsize=(9, 3.6), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (title, rows) in zip(panels, curve(found).items(), strict=False):
+    for axes, (title, rows) in zip(panels, lines.items(), strict=False):
         for kind, marker in (('colour', 'o'), ('grey', 's')):
             own = [(point.per_class, each) for point, each in rows if point.name.startswith(kind)]
             places, means = [place for place, _ in own], [each.mean for _, each in own]
@@ -228,14 +228,15 @@ def write(found: Mapping[str, Sequence[Line]], used: Iterable[str], folder: Path
         '',
     ]
     files = [folder / 'study_results.md', folder / 'study.png']
+    curves = curve(found)
     rows = [
         (title, point.title, f'{point.per_class:.3g}', f'{each.mean:+.2f}', f'{each.low:+.2f} to {each.high:+.2f}')
-        for title, row in curve(found).items()
+        for title, row in curves.items()
         for point, each in row
     ]
     if rows:
         files.append(folder / 'study_curve.png')
-        draw_curve(found, files[-1])
+        draw_curve(curves, files[-1])
         page += [
             '## What the second view adds, and what the contrast',
             '',

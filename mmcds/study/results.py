@@ -124,6 +124,10 @@ class Results:
         values = dict.fromkeys((value, *([] if arm.published is None else [arm.published])))
         return {each: [Job(point, arm, 'final', rate, each, seed) for seed in FINAL_SEEDS] for each in values}
 
+    def final_jobs(self, pairs: Iterable[tuple[Point, Arm]]) -> list[Job]:
+        """Return all final runs of points and arms, as far as they have chosen."""
+        return [job for pair in pairs for jobs in self.finals(*pair).values() for job in jobs]
+
 
 def rate_source(point: Point) -> tuple[Point, Arm]:
     """Return where, and which arm, chooses the learning rate of the arms of a point that choose something else."""

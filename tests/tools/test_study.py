@@ -163,6 +163,28 @@ def test_the_curve_has_the_second_view_and_the_contrast_by_images_of_a_class(stu
     assert '| the contrast, beside both views | grey, 10 classes, 300 images | 30 | +6.00 |' in files[0].read_text()
 
 
+def test_a_rival_learns_from_a_teacher_that_the_study_trains_once(study, tmp_path, monkeypatch):
+    """The teacher is trained, kept with its config and read by the student's training."""
+    monkeypatch.setattr(plan, 'STEPS', 30)  # two epochs of 1,000 images
+    short = plan.compose_teacher()
+    short.merge_from_dict({'train_cfg.max_epochs': 2, 'param_scheduler.1.end': 2})
+    short.train_dataloader.dataset.indices = 64
+    monkeypatch.setattr(study, 'compose_teacher', lambda: short)
+    monkeypatch.setitem(plan.ARMS, 'kd', plan.Arm(**{**vars(plan.ARMS['kd']), 'values': (1.0,)}))
+    table = results.Results(tmp_path / 'study.csv')
+    fill(table, 'grey-1000', 'one', lambda *_: 80)
+    arguments = ['run', 'rivals', '--arms', 'kd', '--table', str(table.file), '--work-dir', str(tmp_path / 'work')]
+    study.main(arguments)
+    ended = results.Results(table.file)
+    lines = [row for row in ended.rows.values() if row['arm'] == 'kd']
+    assert sorted((row['stage'], row['seed']) for row in lines) == [('final', '10'), ('final', '11'), ('trial', '0')]
+    kept = {path.name for path in tmp_path.glob('work/networks/*')}
+    assert {f'teacher{end}' for end in ENDS} < kept
+    before = (tmp_path / 'work/networks/teacher.pth').stat().st_mtime_ns
+    study.main(arguments)
+    assert (tmp_path / 'work/networks/teacher.pth').stat().st_mtime_ns == before
+
+
 def test_an_arm_waits_for_its_learning_rate(study, tmp_path):
     """Nothing of a rival is run before cross-entropy on one view has chosen, and then with what it has chosen."""
     table = results.Results(tmp_path / 'study.csv')

@@ -15,7 +15,7 @@ from mmcds.command import COMMANDS
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
 from mmcds.openmmlab.export import export_backbone
-from mmcds.openmmlab.work_dir import named_checkpoint
+from mmcds.openmmlab.work_dir import config_copy, named_checkpoint
 from mmcds.resources import resources
 
 
@@ -71,8 +71,7 @@ class RunReportHook(Hook):
             runner.logger.warning(f'RunReportHook: no curves are drawn. {error}')
         # The copy that MMEngine writes has the options of the command line, such as the folder of the data. A test
         # in the same folder would write over it.
-        copy = work_dir / Path(runner.cfg.filename or f'{runner.timestamp}.py').name
-        paths = (copy, named, work_dir, work_dir / 'test')
+        paths = (config_copy(runner), named, work_dir, work_dir / 'test')
         config, last, folder, test = (shlex.quote(str(path)) for path in paths)
         spent = datetime.timedelta(seconds=round(time.time() - self._start))
         lines = ['-' * 78, f'Finished {runner.experiment_name}: {runner.epoch} epochs, {spent} in this process.']
