@@ -7,7 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORK_DIR ?= work_dirs/cds/resnet18w16_fashion
+QUICKSTART := cds/resnet18w16_fashion-tuned
+WORK_DIR ?= work_dirs/$(QUICKSTART)
 BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
 EVERYTHING := .[openmmlab,det,calib,timm,dev,docs,export]
@@ -28,7 +29,7 @@ $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	touch $@
 
 train: $(VENV)/installed
-	PATH="$(abspath $(BIN)):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py --work-dir $(WORK_DIR) --resume
+	PATH="$(abspath $(BIN)):$$PATH" python tools/train.py configs/$(QUICKSTART).py --work-dir $(WORK_DIR) --resume
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" python -m pytest -n auto --dist loadscope
@@ -51,7 +52,7 @@ matrix-%:
 	python$* -m venv $(VENV)-matrix/$*
 	$(call install,$(VENV)-matrix/$*,-c constraints.txt -e '$(EVERYTHING)')
 	$(VENV)-matrix/$*/bin/python -m mmcds.cli.doctor
-	PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python tools/train.py configs/cds/resnet18w16_fashion.py \
+	PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python tools/train.py configs/$(QUICKSTART).py \
 		--work-dir $(VENV)-matrix/$*/run --cfg-options train_cfg.max_epochs=1 train_dataloader.dataset.indices=640
 	OMP_NUM_THREADS=1 PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python -m pytest -q -n auto -m 'not slow'
 

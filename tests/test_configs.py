@@ -114,10 +114,11 @@ def test_header_gives_the_command_that_runs_this_file(leaf):
 @pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf.parts[1] == 'cds'], ids=str)
 def test_plain_twin_differs_in_method_and_views_only(leaf, monkeypatch):
     monkeypatch.delenv('MMCDS_BACKBONE', raising=False)
-    twin = ROOT / 'configs' / 'plain' / leaf.name.replace('-paper', '')
+    twin = ROOT / 'configs' / 'plain' / leaf.name.replace('-paper', '').replace('-tuned', '')
     ours, plain = Config.fromfile(ROOT / leaf), Config.fromfile(twin)
     assert plain.model.get('supervisions') is None
     ours.model.pop('supervisions')
+    assert (ours.model.pop('ce_views', (0,)) == (0, 1)) == leaf.stem.endswith('-tuned')
     if leaf.stem.endswith('-finetune'):
         checkpoints = [config.model.backbone.init_cfg.pop('checkpoint') for config in (ours, plain)]
         assert checkpoints[0].replace('/cds/', '/plain/') == checkpoints[1] != checkpoints[0]

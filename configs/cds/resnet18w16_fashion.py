@@ -1,4 +1,4 @@
-"""CDS, a small ResNet-18 on the embedded Fashion-MNIST images: the job of `make train`.
+"""CDS, a small ResNet-18 on the embedded Fashion-MNIST images; `make train` runs its tuned form.
 
 Not from the paper: a demonstration that runs in minutes on two cores, with the official form of the heads.
 Command: python tools/train.py configs/cds/resnet18w16_fashion.py

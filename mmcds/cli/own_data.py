@@ -413,9 +413,10 @@ def write_config(args: Namespace) -> str:
 
 
 def supervision_text(method: str, network: Network) -> str:
-    """Return what a method adds to the model."""
+    """Return what a method adds to the model; CDS as docs/study.md recommends, with cross-entropy on both views."""
     if method == 'plain':
         return ''
+    views = ''
     if method == 'dsn':
         trunk = 'sepconv' if network.head == 'sepconv' else 'pool'
         inner = f"dsn=dict(type='DSNSupervision', taps={network.taps[:3]!r}, loss_weight=1.0, trunk={trunk!r})"
@@ -424,8 +425,9 @@ def supervision_text(method: str, network: Network) -> str:
         type='ContrastiveSupervision',
         taps={network.taps!r},
         neck=dict(type='CDSNeck', head={network.head!r}),
-        loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.1))"""
-    return f',\n    supervisions=dict({inner})'
+        loss=dict(type='SupConLoss', temperature=0.07, loss_weight=0.3))"""
+        views = ',\n    ce_views=(0, 1)'
+    return f'{views},\n    supervisions=dict({inner})'
 
 
 def model_text(plan: Plan) -> str:

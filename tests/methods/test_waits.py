@@ -26,6 +26,7 @@ METHODS = {
     'plain/resnet18_cifar100': 98,
     'cds/resnet18_cifar100': 197,
     'cds/resnet18_cifar100-paper': 204,
+    'cds/resnet18_cifar100-tuned': 198,
     'semi/resnet18_cifar100': 203,
     'semi/resnet18_cifar100-paper': 255,
     'distill/resnet18_cifar100': 461,

@@ -101,6 +101,40 @@ def test_the_text_preset_of_a_leafs_own_network_is_the_leaf_of_that_preset(table
     assert config.to_dict() == read(ROOT / f'configs/cds/{leaf}-paper.py').to_dict()
 
 
+@pytest.mark.parametrize(
+    'each, leaf',
+    [
+        ('table1/resnet18_cifar100/cds', 'resnet18_cifar100'),
+        ('table3/resnet50_in1k/cds', 'resnet50_in1k'),
+    ],
+)
+def test_the_tuned_preset_of_a_leafs_own_network_is_the_leaf_of_that_preset(each, leaf):
+    assert compose(cell(each), 'tuned').to_dict() == read(ROOT / f'configs/cds/{leaf}-tuned.py').to_dict()
+
+
+@pytest.mark.parametrize(
+    'scale, methods',
+    [('paper', {'cds', 'cds_autoaug', 'semi_cds'}), ('mini', {'cds', 'cds_both', 'semi_cds'})],
+)
+def test_the_tuned_preset_gives_cds_without_a_teacher_both_views_and_its_weight_and_changes_nothing_else(
+    scale, methods
+):
+    changed = set()
+    for each in (each for table in TABLES for each in cells(table, scale) if not why_not(each)):
+        official, tuned = compose(each), compose(each, 'tuned')
+        if tuned.to_dict() == official.to_dict():
+            continue
+        changed.add(each.method)
+        assert tuple(tuned.model.ce_views) == (0, 1)
+        weight = 'model.supervisions.cds.loss.loss_weight'
+        assert tuned.model.supervisions.cds.loss.loss_weight == dict(each.options).get(weight, 0.3), each.name
+        for form in (official, tuned):
+            form.model.pop('ce_views', None)
+            form.model.supervisions.cds.loss.pop('loss_weight')
+        assert tuned.to_dict() == official.to_dict()
+    assert changed == methods
+
+
 #: One cell of every kind that has a contrastive head: network, data, teacher, labels, start.
 TEXT_CELLS = (
     *(each for table in ('table1', 'table3', 'table7', 'table9') for each in cells(table)),
@@ -142,12 +176,12 @@ def test_the_presets_differ_in_cds_alone_and_a_cell_that_asks_for_its_heads_keep
         assert compose(cell(name), 'paper').to_dict() == compose(cell(name)).to_dict()
     asked = compose(cell('figure3/resnet18_cifar100/cds-4_heads'), 'paper').model.supervisions.cds
     assert (tuple(asked.taps), asked.neck.head) == ((0, 1, 2, 3), 'sepconv+mlp')
-    with pytest.raises(ConfigError, match="preset is 'text'; choose 'official' or 'paper'"):
+    with pytest.raises(ConfigError, match="preset is 'text'; choose among 'official', 'paper', 'tuned'"):
         compose(cell('table1/resnet18_cifar100/cds'), 'text')
 
 
 @pytest.mark.parametrize('name', ['table7/resnet18_in1k/sskd', 'figure3/resnet18_cifar100/cds_distill-5_heads'])
-@pytest.mark.parametrize('preset', ['official', 'paper'])
+@pytest.mark.parametrize('preset', ['official', 'paper', 'tuned'])
 def test_show_prints_what_run_trains(name, preset, tool, tmp_path, capsys, monkeypatch):
     module = tool('paper')
     monkeypatch.setattr(module, 'execute', lambda *_: [])
