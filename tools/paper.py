@@ -41,12 +41,8 @@ from mmcds.paper.report import run_folder, to_texts
 from mmcds.paper.tables import SMALL_SCALES
 
 #: What the presets are about, but the first, and the ends of their folders.
-PRESET_TITLES = {
-    'official': '',
-    'paper': ", CDS as the paper's text says",
-    'tuned': ', CDS as docs/study.md recommends',
-}
-PRESET_FOLDERS: dict[str, list[str]] = {'official': [], 'paper': ['text'], 'tuned': ['tuned']}
+PRESET_TITLES = {'paper': "CDS as the paper's text says", 'tuned': 'CDS as docs/study.md recommends'}
+PRESET_FOLDERS = {'paper': 'text', 'tuned': 'tuned'}
 #: What the forms of networks are about, but the first.
 FORM_TITLES = {
     'cifar100repo': 'CIFAR networks in the form of pytorch-cifar100',
@@ -289,7 +285,8 @@ def title_of(table: str, found: Sequence[Cell], args: Namespace) -> str:
     title = f'{table}: {TABLES[table][0]}'
     if args.scale != 'paper':
         title = f'{title}, at {args.scale} scale: {trained_on(found, args.out)}'
-    title += PRESET_TITLES[args.preset]
+    if args.preset in PRESET_TITLES:
+        title = f'{title}, {PRESET_TITLES[args.preset]}'
     if args.networks != 'library':
         title = f'{title}, {FORM_TITLES[args.networks]}'
     return title
@@ -336,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
     common.add_argument('--data-root', help='folder that holds the data sets (default: $MMCDS_DATA_ROOT or data)')
     common.add_argument(
         '--out',
-        help='folder for the runs (default: work_dirs/paper/SCALE, SCALE-text for --preset paper, SCALE-tuned)',
+        help='folder for the runs (default: work_dirs/paper/SCALE, with -text or -tuned by --preset)',
     )
     common.add_argument('--write', help='folder for tables and plots, file for the page (default: beside the runs)')
     trainings = ArgumentParser(add_help=False, parents=[common])
@@ -390,7 +387,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     kind = [args.scale]
     if 'preset' in args:
-        kind += PRESET_FOLDERS[args.preset] + [args.networks] * (args.networks != 'library')
+        kind += [PRESET_FOLDERS[args.preset]] if args.preset in PRESET_FOLDERS else []
+        kind += [args.networks] * (args.networks != 'library')
     args.out = args.out or str(Path('work_dirs', 'paper', '-'.join(kind)))
     if args.data_root is not None:
         os.environ['MMCDS_DATA_ROOT'] = args.data_root

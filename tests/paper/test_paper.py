@@ -116,9 +116,7 @@ def test_the_tuned_preset_of_a_leafs_own_network_is_the_leaf_of_that_preset(each
     'scale, methods',
     [('paper', {'cds', 'cds_autoaug', 'semi_cds'}), ('mini', {'cds', 'cds_both', 'semi_cds'})],
 )
-def test_the_tuned_preset_gives_cds_without_a_teacher_both_views_and_its_weight_and_changes_nothing_else(
-    scale, methods
-):
+def test_the_tuned_preset_gives_cds_without_a_teacher_both_views_and_a_weight_and_no_more(scale, methods):
     changed = set()
     for each in (each for table in TABLES for each in cells(table, scale) if not why_not(each)):
         official, tuned = compose(each), compose(each, 'tuned')
