@@ -42,8 +42,8 @@ PRESETS = ('official', 'paper', 'tuned')
 FORMS = ('library', 'cifar100repo', 'released')
 #: Heads of Section 3.3, convolutions and then Linear - ReLU - Linear; their width is not in the paper.
 TEXT_HEADS = dict(type='CDSNeck', head='sepconv+mlp', out_channels=128)
-#: Weight of the contrast beside cross-entropy on both views; of 0.1, 0.3, 1 and 3 the best on the held-out images of
-#: the study, see docs/study.md.
+#: Weight of the contrast beside cross-entropy on both views; of 0.1, 0.3, 1 and 3 the one that held-out images chose
+#: where a class has 100 images or more, see docs/study.md.
 TUNED_WEIGHT = 0.3
 #: The mini scale: 1,000 of the embedded training images, 100 epochs, evaluated every fifth. In colour all images are
 #: used, for as many epochs as their leaf says.

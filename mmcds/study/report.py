@@ -6,10 +6,11 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mmcds.evaluation.summary import markdown_table, spread_text
 from mmcds.openmmlab.work_dir import write_whole
-from mmcds.study.plan import ARMS, POINTS, Arm, Point, arms_of
+from mmcds.study.plan import ARMS, POINTS, REFERENCE, Arm, Point, arms_of
 from mmcds.study.results import Results
 from mmcds.study.statistics import Comparison, compare, holm, seeds_needed
 
@@ -137,28 +138,32 @@ _COLOURS = {'better': 'tab:green', 'worse': 'tab:red'}
 
 
 def draw(found: Mapping[str, Sequence[Line]], out: Path) -> None:
-    """Draw the differences from the references with their intervals, one panel per point."""
-    shown = {
-        name: [(line, line.difference) for line in lines if line.difference is not None]
-        for name, lines in found.items()
-    }
-    shown = {name: lines for name, lines in shown.items() if lines}
-    order = [arm for arm in ARMS if any(line.arm.name == arm for lines in shown.values() for line, _ in lines)]
-    figure = Figure(figsize=(2.4 + 3.0 * len(shown), 1.1 + 0.34 * len(order)), layout='constrained')
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, (name, lines) in zip(panels, shown.items(), strict=True):
-        for line, each in lines:
-            height = -order.index(line.arm.name) + 0.15 * (line.chosen - 0.5)
-            colour = _COLOURS.get(line.verdict, 'tab:gray')
+    """Draw the differences from the references with their intervals, the arms of a point below its name."""
+    rows: list[tuple[str, Line | None]] = []
+    for name, lines in found.items():
+        compared = [line for line in lines if line.difference is not None]
+        if compared:
+            point = POINTS[name]
+            other = '' if point.reference == REFERENCE else f', from {ARMS[point.reference].title}'
+            rows.append((f'{point.title}{other}', None))
+            rows += [(f'{line.arm.title}{line.origin}', line) for line in compared]
+    figure = Figure(figsize=(8, 0.8 + 0.22 * len(rows)), layout='constrained')
+    axes = figure.subplots()
+    for height, (_, line) in enumerate(rows):
+        if line is not None and line.difference is not None:
+            each, colour = line.difference, _COLOURS.get(line.verdict, 'tab:gray')
             axes.plot((each.low, each.high), (height, height), color=colour)
             axes.plot(each.mean, height, 'o' if line.chosen else 'x', color=colour, markersize=4)
-        axes.axvline(0, color='black', linewidth=0.8)
-        axes.margins(x=0.1)
-        axes.set_ylim(0.5 - len(order), 0.5)
-        axes.set_title(f'{POINTS[name].title}\nabove "{ARMS[POINTS[name].reference].title}"', fontsize='x-small')
-        axes.grid(axis='x', alpha=0.3)
-    panels[0].set_yticks([-number for number in range(len(order))], [ARMS[name].title for name in order], fontsize=7)
-    figure.supxlabel('difference in points of accuracy, mean and 95 % interval', fontsize='small')
+    axes.axvline(0, color='black', linewidth=0.8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=7)
+    for tick, (_, line) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight('normal' if line is not None else 'bold')
+    axes.grid(axis='x', alpha=0.3)
+    axes.tick_params(axis='x', labelsize='small')
+    axes.set_xlabel(
+        f'difference from {ARMS[REFERENCE].title}, in points of accuracy: mean and 95 % interval', fontsize='small'
+    )
     figure.savefig(out, dpi=150)
 
 
@@ -183,7 +188,7 @@ def curve(found: Mapping[str, Sequence[Line]]) -> dict[str, list[tuple[Point, Co
 def draw_curve(lines: Mapping[str, Sequence[tuple[Point, Comparison]]], out: Path) -> None:
     """Draw what the second view and the contrast add over the images of a class, in colour and in grey."""
     figure = Figure(figsize=(9, 3.6), layout='constrained')
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, (title, rows) in zip(panels, lines.items(), strict=False):
         for kind, marker in (('colour', 'o'), ('grey', 's')):
             own = [(point.per_class, each) for point, each in rows if point.name.startswith(kind)]
@@ -192,9 +197,9 @@ def draw_curve(lines: Mapping[str, Sequence[tuple[Point, Comparison]]], out: Pat
             axes.errorbar(places, means, ends, marker=marker, markersize=4, capsize=3, linewidth=1.2, label=kind)
         axes.axhline(0, color='black', linewidth=0.8)
         axes.set_xscale('log')
-        places = sorted({point.per_class for point, _ in rows})
-        axes.set_xticks(places, [f'{place:.3g}' for place in places], fontsize='small')
-        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.15)
         axes.set_xlabel('training images of a class', fontsize='small')
         axes.set_title(f'what is added by {title}', fontsize='medium')
