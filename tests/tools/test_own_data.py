@@ -17,6 +17,7 @@ from mmcds.cli.check_config import check_config
 from mmcds.cli.own_data import crop_size, find_parts, split, usual_epochs, write_config
 from mmcds.core.errors import ConfigError
 from mmcds.networks.timm_stages import timm_stages
+from mmcds.resources import resources
 
 CLASSES = {'blue': 0, "gr'een": 1, 'red ü': 2}
 TINY = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'default_hooks.logger.interval=1']
@@ -78,6 +79,9 @@ def test_configs_are_ordinary_ones_that_fit_the_images(tmp_path, method, model, 
     assert config.model.backbone.depth == int(model[6:])
     assert config.model.backbone.type == ('ResNet_CIFAR' if size == 40 else 'ResNet')
     assert list(config.model.get('supervisions') or {}) == ([] if method == 'plain' else [method])
+    if method == 'cds':
+        tuned = Config.fromfile(resources() / 'configs/cds/resnet50_in1k-tuned.py').model
+        assert (config.model.ce_views, config.model.supervisions) == (tuned.ce_views, tuned.supervisions)
     assert config.size == (32 if size == 40 else 224)
     assert config.train_cfg.max_epochs == config.param_scheduler[1].end == 200
     assert config.val_evaluator.topk == (1,)
