@@ -1,7 +1,8 @@
 # make train: create the environment and run CDS pre-training on the embedded images.
 # make test:  create the environment and run all tests; make test-fast: those that take under a second.
 # make test-plain: run the inner folders and the examples in an environment without OpenMMLab.
-# make test-matrix: install into a fresh environment of every Python of MATRIX, train one epoch, run the fast tests.
+# make test-matrix: install into fresh environments, train one epoch, run the fast tests: every Python of MATRIX, the lowest
+# versions that setup.py allows, and the newest.
 # make site: build the documentation into site/.
 # make detect: train a detector on scenes of those images with the backbone of make train (which runs first if needed).
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BACKBONE ?= $(WORK_DIR)/backbone_epoch_15.pth
 DETECTOR ?= faster-rcnn_resnet18w16_scenes-cds
 EVERYTHING := .[openmmlab,det,calib,timm,dev,docs,export]
 PLAIN := .[plain]
-MATRIX ?= 3.10 3.11 3.12 3.13
+MATRIX ?= 3.10 3.11 3.12 3.13 lowest newest
 DETECT_DIR ?= work_dirs/detection/$(DETECTOR)
 
 .PHONY: train test test-fast test-plain test-matrix detect site lint format clean
@@ -47,14 +48,23 @@ test-plain: $(VENV)-plain/installed
 
 test-matrix: $(addprefix matrix-,$(MATRIX))
 
+# Old releases warn of what they do, new ones of what they will no longer: that is not ours to mend.
+matrix-lowest: INTERPRETER = python3.10
+matrix-lowest: VERSIONS = -c constraints-lowest.txt
+matrix-newest: INTERPRETER = python3.13
+matrix-newest: VERSIONS =
+matrix-lowest matrix-newest: WARNINGS = -W default
+
+matrix-%: INTERPRETER = python$*
+matrix-%: VERSIONS = -c constraints.txt
 matrix-%:
 	rm -rf $(VENV)-matrix/$*
-	python$* -m venv $(VENV)-matrix/$*
-	$(call install,$(VENV)-matrix/$*,-c constraints.txt -e '$(EVERYTHING)')
+	$(INTERPRETER) -m venv $(VENV)-matrix/$*
+	$(call install,$(VENV)-matrix/$*,$(VERSIONS) -e '$(EVERYTHING)')
 	$(VENV)-matrix/$*/bin/python -m mmcds.cli.doctor
 	PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python tools/train.py configs/$(QUICKSTART).py \
 		--work-dir $(VENV)-matrix/$*/run --cfg-options train_cfg.max_epochs=1 train_dataloader.dataset.indices=640
-	OMP_NUM_THREADS=1 PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python -m pytest -q -n auto -m 'not slow'
+	OMP_NUM_THREADS=1 PATH="$(abspath $(VENV)-matrix/$*/bin):$$PATH" python -m pytest -q -n auto $(WARNINGS) -m 'not slow'
 
 $(BACKBONE):
 	$(MAKE) train

@@ -128,9 +128,12 @@ def test_an_editable_installation_has_links_and_never_a_stale_copy():
         assert (folder / name).resolve() == ROOT / name
 
 
-def test_tested_pins_lie_within_the_ranges_of_setup():
+def test_tested_pins_lie_within_the_ranges_of_setup_and_the_lowest_are_its_floors():
     from packaging.requirements import Requirement
+    from packaging.version import Version
 
+    lowest = dict(re.findall(r'^([\w-]+)==(\S+)', (ROOT / 'constraints-lowest.txt').read_text(), re.M))
+    compared = set()
     pins: dict[str, list[str]] = {}
     for line in (ROOT / 'constraints.txt').read_text().splitlines():
         if '==' in line and not line.startswith('#'):
@@ -148,13 +151,18 @@ def test_tested_pins_lie_within_the_ranges_of_setup():
                 assert requirement.name in pins, requirement
                 assert all(map(requirement.specifier.contains, pins[requirement.name])), requirement
                 seen += 1
+                if requirement.name in lowest:
+                    floor = {each.version for each in requirement.specifier if each.operator == '>='}
+                    assert Version(lowest[requirement.name]) in map(Version, floor), requirement
+                    compared.add(requirement.name)
     assert seen >= 14
+    assert compared == lowest.keys(), 'constraints-lowest.txt has what setup.py does not ask for'
 
 
 def test_python_range_is_the_same_everywhere():
     assert '>=3.10,<3.14' in (ROOT / 'setup.py').read_text()
     assert '(3, 10) <= sys.version_info[:2] <= (3, 13)' in (ROOT / 'Makefile').read_text()
-    assert 'MATRIX ?= 3.10 3.11 3.12 3.13\n' in (ROOT / 'Makefile').read_text()
+    assert 'MATRIX ?= 3.10 3.11 3.12 3.13 lowest newest\n' in (ROOT / 'Makefile').read_text()
     assert 'On a machine with Python 3.10 to 3.13' in (ROOT / 'README.md').read_text()
     assert 'target-version = "py310"' in (ROOT / 'pyproject.toml').read_text()
 
