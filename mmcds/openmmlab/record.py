@@ -51,6 +51,7 @@ def record_run(runner: Runner, command: list[str]) -> Path:
         started=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
         seed=runner.seed,
         processes=runner.world_size,
+        threads=torch.get_num_threads(),  # of every process; sums in another order give other weights
         host=platform.node(),
         system=platform.platform(),
         devices=devices or [platform.processor() or 'CPU'],

@@ -81,6 +81,7 @@ def add(work_dir: Path, name: str, before: Sequence[str] = (), folder: Path = ZO
         config=f'mmcds::{collection}/{rest}.py',
         command=' && '.join([*before, f'python tools/train.py configs/{collection}/{rest}.py --seed {run["seed"]}']),
         seed=run['seed'],
+        threads=run['threads'],
         commit=(run['code'] or {}).get('commit'),
         epoch=meta['epoch'],
         **({'accuracy': metrics['accuracy/top1']} if 'accuracy/top1' in metrics else {}),

@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
+import torch
 from conftest import few_images
 from mmengine.config import Config
 
@@ -26,7 +27,7 @@ def test_a_run_writes_down_what_it_was(tool, tmp_path):
     (file,) = tmp_path.glob(f'with space/*/{RECORD}')
     record = json.loads(file.read_text())
     assert f"{CONFIG} --work-dir '{tmp_path}/with space' --seed 3 " in record['command']
-    assert (record['seed'], record['processes']) == (3, 1)
+    assert (record['seed'], record['processes'], record['threads']) == (3, 1, torch.get_num_threads())
     assert record['python'] == sys.version.split()[0]
     for package in ('torch', 'onedl-mmpretrain', 'numpy'):
         assert record['packages'][package] == version(package)

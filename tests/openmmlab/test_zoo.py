@@ -46,7 +46,7 @@ def test_every_file_has_its_card_and_nothing_of_the_machine():
         assert not re.search(r"['\"]/\w", text), 'a path of the machine'
 
 
-@pytest.mark.parametrize('name', sorted(CARDS.keys() - {'cds_resnet18w16_fashion', 'plain_resnet18w16_fashion'}))
+@pytest.mark.parametrize('name', sorted(CARDS))
 def test_the_log_ends_with_what_the_card_says(name):
     records = [json.loads(line) for line in (ZOO / f'{name}.jsonl').read_text().splitlines()]
     assert records[-1]['step'] == CARDS[name]['epoch']
@@ -142,6 +142,7 @@ def test_a_run_is_taken_in_with_what_it_was(tool, tmp_path):
     card = zoo.add(run, 'plain_resnet18w16_fashion', ['make scenes'], folder)
     assert card == json.loads((folder / 'plain_resnet18w16_fashion.json').read_text())
     assert (card['seed'], card['epoch'], card['config']) == (3, 1, 'mmcds::plain/resnet18w16_fashion.py')
+    assert card['threads'] == torch.get_num_threads()
     assert card['accuracy'] == pytest.approx(runner.message_hub.get_scalar('val/accuracy/top1').current(), abs=1e-4)
     taken = torch.load(folder / 'plain_resnet18w16_fashion.pth', weights_only=True)['state_dict']
     assert all(torch.equal(value, taken[key]) for key, value in runner.model.state_dict().items())
