@@ -48,11 +48,11 @@ test-plain: $(VENV)-plain/installed
 
 test-matrix: $(addprefix matrix-,$(MATRIX))
 
-# Old releases warn of what they do, new ones of what they will no longer: that is not ours to mend.
 matrix-lowest: INTERPRETER = python3.10
 matrix-lowest: VERSIONS = -c constraints-lowest.txt
 matrix-newest: INTERPRETER = python3.13
 matrix-newest: VERSIONS =
+# old releases warn of what they do, new ones of what they will no longer: that is not ours to mend
 matrix-lowest matrix-newest: WARNINGS = -W default
 
 matrix-%: INTERPRETER = python$*

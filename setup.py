@@ -98,7 +98,7 @@ setup(
         'openmmlab': OPENMMLAB,
         'det': [*OPENMMLAB, 'onedl-mmdetection>=3.5.1,<3.6'],
         'calib': ['torchmetrics>=1.4'],
-        'timm': ['timm>=1.0.21'],  # builds networks without memory for their weights
+        'timm': ['timm>=1.0.21'],  # older ones cannot be built without memory for the weights
         'export': ['onnx>=1.18', 'onnxruntime>=1.22', 'onnxscript>=0.5'],
         'tensorboard': ['tensorboard>=2.14'],
         # the examples and the tests of the inner folders; transformers 5 and MMPretrain exclude each other

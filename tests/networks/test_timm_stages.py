@@ -26,8 +26,8 @@ def images(network, count=2):
 
 @pytest.mark.parametrize('name', TINY)
 def test_the_last_output_is_what_timm_classifies_and_the_taps_are_its_feature_maps(name):
-    if not timm.is_model(name):
-        pytest.skip(f'timm {timm.__version__} has no {name}')
+    if name == 'test_maxvit' and not timm.is_model(name):
+        pytest.skip(f'timm {timm.__version__} has none in windows that is as small')
     theirs = timm.create_model(name, num_classes=0).eval()
     count = len(theirs.feature_info)
     ours = timm_stages(name, out_indices=range(count)).eval()
