@@ -121,8 +121,8 @@ class CCSupervision(TeacherSupervision):
     def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
         assert network.teacher is not None
-        self.student_embedding = nn.Linear(network.final.channels, self.out_channels)
-        self.teacher_embedding = nn.Linear(network.teacher.final.channels, self.out_channels)
+        self.student_embedding = nn.Linear(network.pooled_channels, self.out_channels)
+        self.teacher_embedding = nn.Linear(network.teacher.pooled_channels, self.out_channels)
         self.teacher_embedding.requires_grad_(self.train_teacher_embedding)
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:

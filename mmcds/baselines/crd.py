@@ -229,11 +229,14 @@ class CRDSupervision(TeacherSupervision):
     def build(self, network: NetworkInfo) -> None:
         """Build the two embeddings."""
         assert network.teacher is not None
-        self.student_embedding = nn.Linear(network.final.channels, self.out_channels)
-        self.teacher_embedding = nn.Linear(network.teacher.final.channels, self.out_channels)
+        self.student_embedding = nn.Linear(network.pooled_channels, self.out_channels)
+        self.teacher_embedding = nn.Linear(network.teacher.pooled_channels, self.out_channels)
 
     def prepare(self, labels: Tensor) -> None:
-        """Fill the memories with random rows, alike on all ranks, and sort the images by class."""
+        """Fill the memories with random rows, alike on all ranks, and sort the images by class.
+
+        Memories of as many images, from a checkpoint, are kept.
+        """
         if len(labels) and int(labels.min()) < 0:
             raise ConfigError(
                 f'CRDSupervision: {int((labels < 0).sum())} of {len(labels)} training images have no label, but '
@@ -243,9 +246,17 @@ class CRDSupervision(TeacherSupervision):
             raise ConfigError(
                 'CRDSupervision: all training images are of one class, so there are no negatives. Use more classes.'
             )
+        others = len(labels) - int(labels.bincount().max())
+        if self.replace is False and others < self.num_negatives:
+            raise ConfigError(
+                f'CRDSupervision: num_negatives is {self.num_negatives}, but only {others} images are of '
+                'other classes than the largest one. Leave out replace=False, or lower num_negatives.'
+            )
         device = self.student_memory.device
         self.sampler = NegativeSampler(labels.to(device), self.num_negatives, self.replace)
         bound = 1 / math.sqrt(self.out_channels / 3)  # rows of length 1 on average
+        if len(self.student_memory) == len(labels):
+            return
         for name in ('student_memory', 'teacher_memory'):
             rows = torch.empty(len(labels), self.out_channels, device=device).uniform_(-bound, bound)
             setattr(self, name, from_first_rank(rows))
@@ -259,7 +270,7 @@ class CRDSupervision(TeacherSupervision):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:
-        """Return ``loss_student`` and ``loss_teacher``, the two sides, and update the memories."""
+        """Return ``loss_student`` and ``loss_teacher``, the two sides; in training mode, update the memories."""
         if self.sampler is None:
             raise ConfigError(
                 'CRDSupervision: it does not know the training set. Keep PrepareSupervisionsHook in default_hooks, or '
@@ -281,15 +292,17 @@ class CRDSupervision(TeacherSupervision):
         missing = False
         if self.log_normalisers._version != self._known_version:  # a GPU is waited for once, not in every step
             missing = bool(self.log_normalisers.isnan().any())
+        normalisers = self.log_normalisers if self.training else self.log_normalisers.clone()
         for side, name in enumerate(('student', 'teacher')):
             against = memories[1 - side]
             if missing:
-                self.log_normalisers[side] = self._normaliser(embedded[side].detach(), against, index)
+                normalisers[side] = self._normaliser(embedded[side].detach(), against, index)
             losses[f'loss_{name}'] = self.loss_weight * memory_loss(
-                embedded[side], against, index, self.log_normalisers[side], self.temperature
+                embedded[side], against, index, normalisers[side], self.temperature
             )
-        self._known_version = self.log_normalisers._version
-        self._update(torch.stack(embedded).detach(), anchors)
+        if self.training:
+            self._known_version = self.log_normalisers._version
+            self._update(torch.stack(embedded).detach(), anchors)
         return losses
 
     def _normaliser(self, anchors: Tensor, memory: Tensor, index: Tensor) -> Tensor:

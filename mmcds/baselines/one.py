@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmcds.baselines.auxiliary import branch
 from mmcds.core.errors import ConfigError
+from mmcds.core.measure import calls_of, ghost_of
 from mmcds.core.numerics import cross_entropy, exact, init_heads
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
@@ -62,24 +63,14 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
     # 2. From the stage's output on, look for the module that took this very tensor; of several, such as a block and
     #    its first layer, the outermost one. Go on with what it put out.
     # 3. The chain has to end at the last output; a sum or a function on the way would break it.
-    ghost = copy.deepcopy(backbone).to('meta')
-    ghost.eval()
-    calls: list[tuple[str, Tensor, Tensor]] = []
-
-    def listen(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                calls.append((name, args[0], output))
-
-        return hook
-
-    for name, module in ghost.named_modules():
-        if name:
-            module.register_forward_hook(listen(name))
-    first = next(parameter for parameter in ghost.parameters() if parameter.ndim == 4)
-    images = torch.zeros(1, first.shape[1], 224, 224, device='meta', dtype=first.dtype)
-    with torch.no_grad():
+    ghost, images = ghost_of(backbone)
+    with torch.no_grad(), calls_of(ghost) as run:
         outputs = ghost(images)
+    calls = [
+        (call.name, call.given[0], call.output)
+        for call in run
+        if call.name and len(call.given) == 1 and all(isinstance(each, Tensor) for each in (*call.given, call.output))
+    ]
     stages = list(getattr(ghost, 'out_indices', ()))
     here, last, names = outputs[stages.index(tap)] if tap in stages else None, outputs[-1], []
     while here is not None and here is not last:

@@ -137,7 +137,7 @@ class ReviewKDSupervision(TeacherSupervision):
         for own, other in zip(self.taps, self.teacher_taps, strict=True):
             widths = network.taps[own].channels, middle, network.teacher.taps[other].channels
             self.fusions[tap_name(own)] = Fusion(*widths, deepest=False)
-        widths = network.final.channels, middle, network.teacher.final.channels
+        widths = network.pooled_channels, middle, network.teacher.pooled_channels
         self.fusions['pooled'] = Fusion(*widths, deepest=True)
 
     def forward(self, outputs: StepOutputs) -> dict[str, Tensor]:

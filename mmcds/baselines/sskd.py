@@ -113,8 +113,8 @@ class RotationSupervision(ViewSupervision):
 
     def build(self, network: NetworkInfo) -> None:
         """Build the projection."""
-        self.projection = projection(network.final.channels)
-        self.embedding_channels = {ROTATION: network.final.channels}
+        self.projection = projection(network.pooled_channels)
+        self.embedding_channels = {ROTATION: network.pooled_channels}
 
     def embed(self, outputs: StepOutputs) -> dict[Tap, Tensor]:
         """Project the pooled feature of every view to rows of unit length (V, N, D)."""

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.measure import Call, calls_of, channels_last_taps, ghost_of, larger_calls
+from mmcds.core.named_losses import Losses
 from mmcds.core.numerics import cross_entropy
 from mmcds.core.outputs import Tap
-from mmcds.core.step import Losses, Supervisions, TrainingStep, check_ce_views, taps_of_teacher
+from mmcds.core.step import Supervisions, TrainingStep, check_ce_views, taps_of_teacher
 from mmcds.core.supervision import Supervision
-from mmcds.core.taps import NetworkInfo, TapInfo, as_map, check_module_names, ghost_of, listen, measure_map
+from mmcds.core.taps import NetworkInfo, TapInfo, check_module_names, last_map, listen, measure_map
 from mmcds.core.teacher import Teacher
 
 
@@ -41,7 +43,7 @@ class PlainNetwork:
     """Finds out what a supervision must know about any classification network, and runs it.
 
     The classifier is the last linear layer that runs and puts out as many values as the network, and the final map
-    is the last map of more than one pixel before it.
+    is the last map before it that is not pooled.
 
     Args:
         model: The network; it maps images (M, 3, H, W) to class scores.
@@ -85,30 +87,11 @@ class PlainNetwork:
 
     @torch.no_grad()
     def _measure(self, model: nn.Module) -> NetworkInfo:
-        ghost, images = ghost_of(model)
-        images = images.new_zeros(*images.shape[:2], *self.image_size)
-        linear: list[tuple[str, int]] = []
-        maps: list[tuple[str, TapInfo, int]] = []  # what it is, and how many linear layers ran before
-
-        def watch(name: str) -> Callable:
-            def hook(module: nn.Module, args: tuple, output: Any) -> None:
-                if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.ndim == 2:
-                    linear.append((name, output.shape[1]))
-                if isinstance(output, Tensor) and output.ndim in (3, 4):
-                    try:
-                        found = as_map(output, name, self.image_size)
-                    except ConfigError:
-                        return
-                    if found.shape[2] * found.shape[3] > 1:
-                        maps.append((name, measure_map(found, self.image_size), len(linear)))
-
-            return hook
-
-        for name, module in ghost.named_modules():
-            if name:
-                module.register_forward_hook(watch(name))
+        ghost, images = ghost_of(model, self.image_size)
         try:
-            with listen(ghost, self.taps, self.image_size) as features:
+            large = larger_calls(ghost, images)
+            self.channels_last = channels_last_taps(*large, self.taps)
+            with calls_of(ghost) as calls, listen(ghost, self.taps, self.image_size, self.channels_last) as features:
                 logits = logits_of(ghost(images))
         except ConfigError:
             raise
@@ -117,16 +100,39 @@ class PlainNetwork:
                 f'{type(model).__name__} cannot be measured on an image of {self.image_size[0]} x '
                 f'{self.image_size[1]} pixels without data ({error}). Set image_size to the size that it takes.'
             ) from error
-        fitting = [name for name, width in linear if width == logits.shape[1]]
-        if not self.classifier and not fitting:
+        self.classifier = self.classifier or self._last_linear(calls, type(model).__name__, logits.shape[1])
+        seen = [call.given[0] for call in calls if call.name == self.classifier and call.given]
+        if not seen:
             raise ConfigError(
-                f'{type(model).__name__}: no linear layer puts out its {logits.shape[1]} class scores. Name the layer '
+                f'classifier {self.classifier!r}: this module did not run in the forward pass of '
+                f'{type(model).__name__}, or got no positional argument. Name the layer that classifies.'
+            )
+        before = large[0][: max(place for place, call in enumerate(large[0]) if call.name == self.classifier)]
+        taps: dict[Tap, TapInfo] = {tap: measure_map(value, self.image_size) for tap, value in features.items()}
+        final = last_map(before, large[1])
+        return NetworkInfo(
+            name=type(model).__name__,
+            taps=taps,
+            final=final or next(reversed(taps.values()), TapInfo(logits.shape[1], self.image_size[0])),
+            num_classes=logits.shape[1],
+            pooled_channels=seen[-1].flatten(1).shape[1],
+            backbone=model,
+        )
+
+    @staticmethod
+    def _last_linear(calls: Iterable[Call], network: str, width: int) -> str:
+        """Return the name of the last linear layer that put out so many values."""
+        fitting = [
+            call.name
+            for call in calls
+            if isinstance(call.module, nn.Linear) and call.output.ndim == 2 and call.output.shape[1] == width
+        ]
+        if not fitting:
+            raise ConfigError(
+                f'{network}: no linear layer puts out its {width} class scores. Name the layer '
                 "whose input is the pooled feature by classifier='...'."
             )
-        self.classifier = self.classifier or fitting[-1]
-        taps: dict[Tap, TapInfo] = {tap: measure_map(value, self.image_size) for tap, value in features.items()}
-        final = maps[-1][1] if maps else next(reversed(taps.values()), TapInfo(logits.shape[1], self.image_size[0]))
-        return NetworkInfo(type(model).__name__, taps, final, logits.shape[1], backbone=model)
+        return fitting[-1]
 
     def __call__(self, model: nn.Module, images: Tensor) -> tuple[dict[Tap, Tensor], Tensor, Tensor]:
         """Run the network on (M, 3, H, W); return features of the taps, pooled feature and logits."""
@@ -137,7 +143,7 @@ class PlainNetwork:
 
         handle = model.get_submodule(self.classifier).register_forward_pre_hook(before)
         try:
-            with listen(model, self.taps, images.shape[2:]) as features:
+            with listen(model, self.taps, images.shape[2:], self.channels_last) as features:
                 logits = logits_of(model(images))
         finally:
             handle.remove()
@@ -210,9 +216,7 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
         self._network = PlainNetwork(model, self.supervisions.all_taps(), image_size, classifier)
         self.teacher = self._teacher(teacher, image_size)
         self.supervisions.build(
-            NetworkInfo(
-                **{**vars(self._network.info), 'teacher': None if self.teacher is None else self.teacher.measure()}
-            )
+            replace(self._network.info, teacher=None if self.teacher is None else self.teacher.measure())
         )
         with torch.random.fork_rng(devices=[]):
             self.supervisions.init_weights()
@@ -238,12 +242,15 @@ class ContrastiveDeepSupervision(TrainingStep, nn.Module):
                     f'teacher: its embeddings of supervision {missing[0]!r} are to be distilled, but it has '
                     f'{sorted(teacher.supervisions)}. Say which one by `teacher` of EmbeddingDistillation.'
                 )
-            teacher._network = PlainNetwork(teacher.model, (*teacher.supervisions.all_taps(), *taps), image_size)
+            known = teacher._network
+            teacher._network = PlainNetwork(
+                teacher.model, (*teacher.supervisions.all_taps(), *taps), known.image_size, known.classifier
+            )
         return Teacher(teacher)
 
     def measure(self) -> NetworkInfo:
         """Return widths, strides and number of classes."""
-        return NetworkInfo(**{**vars(self._network.info), 'embeddings': self.supervisions.embedding_channels()})
+        return replace(self._network.info, embeddings=self.supervisions.embedding_channels())
 
     def prepare(self, labels: Tensor) -> None:
         """Tell supervisions that keep something for every image the labels of the training set, once.

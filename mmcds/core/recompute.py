@@ -1,14 +1,16 @@
 """Activation checkpointing: stages keep their input alone and are run again in the backward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.measure import calls_of, ghost_of
 
 
 @contextmanager
@@ -25,24 +27,35 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def stages_of(backbone: nn.Module) -> list[nn.Module]:
-    """Return the parts that are run again: the outermost sequences of blocks.
+@torch.no_grad()
+def stages_of(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the names of the parts that are run again: the outermost sequences of blocks, or of such a sequence that
+    the backbone does not run as a whole, the blocks.
 
     Raises:
         ConfigError: If the backbone has none.
     """
-    stages: list[nn.Module] = [child for child in backbone.children() if isinstance(child, nn.Sequential)]
+    sequences = {name: child for name, child in backbone.named_children() if isinstance(child, nn.Sequential)}
+    stages: list[str] = []
+    if sequences:
+        ghost, images = ghost_of(backbone)
+        with calls_of(ghost) as calls:
+            ghost(images)
+        ran = {call.name for call in calls}
+        for name, child in sequences.items():
+            blocks = [f'{name}.{block}' for block, _ in child.named_children()]
+            stages += [each for each in ([name] if name in ran else blocks) if each in ran]
     if not stages:
         raise ConfigError(
             f'CDSClassifier: recompute_stages=True, but {type(backbone).__name__} has no stage that is a '
             'nn.Sequential. Set it to False; many backbones have with_cp=True for the same purpose.'
         )
-    return stages
+    return tuple(stages)
 
 
 @contextmanager
-def recompute_stages(backbone: nn.Module) -> Iterator[None]:
-    """Let every stage of a backbone drop what its backward pass needs, within this context.
+def recompute(backbone: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Let parts of a backbone drop what their backward pass needs, within this context.
 
     Losses and gradients stay what they were: the RNG state is restored, and BatchNorm statistics update once.
     """
@@ -50,7 +63,7 @@ def recompute_stages(backbone: nn.Module) -> Iterator[None]:
     def contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), frozen_statistics(stage)
 
-    stages = stages_of(backbone)
+    stages = [backbone.get_submodule(name) for name in names]
     for stage in stages:
         forward = type(stage).forward.__get__(stage)
         stage.forward = partial(checkpoint, forward, use_reentrant=False, context_fn=partial(contexts, stage))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -11,26 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.named_losses import is_loss
 from mmcds.core.numerics import init_parts
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
 from mmcds.core.supervision import Supervision
 from mmcds.core.taps import NetworkInfo
 from mmcds.core.teacher import Teacher
-
-
-def is_loss(name: str) -> bool:
-    """Return whether a value of this name is optimised, or only logged."""
-    return 'loss' in name
-
-
-class Losses(dict[str, Tensor]):
-    """The named scalars of one step: losses, weighted already, and what is watched beside them."""
-
-    @property
-    def total(self) -> Tensor:
-        """Return the sum of the losses, to call ``backward()`` on."""
-        return functools.reduce(torch.add, (value for name, value in self.items() if is_loss(name)))
 
 
 class Supervisions(nn.ModuleDict):

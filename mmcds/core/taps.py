@@ -6,20 +6,30 @@ measured by one forward pass without data, never typed by hand.
 
 from __future__ import annotations
 
-import copy
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.measure import Call, channels_last_taps, ghost_of, is_channels_last, larger_calls
 from mmcds.core.outputs import Tap, tap_name
 
-__all__ = ['NetworkInfo', 'Tap', 'TapInfo', 'TappedBackbone', 'as_map', 'listen', 'measure_map', 'tap_name']
+__all__ = [
+    'NetworkInfo',
+    'Tap',
+    'TapInfo',
+    'TappedBackbone',
+    'as_map',
+    'last_map',
+    'listen',
+    'measure_map',
+    'tap_name',
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class NetworkInfo:
         taps: Measured facts of each tap.
         final: The last feature map, which feeds the classifier.
         num_classes: K, or None if the classifier does not say it.
+        pooled_channels: Width of the classifier's input; if it is not given, that of the last feature map.
         embeddings: Width D of what supervisions embed, by the name of the supervision and the tap. Filled for
             supervisions that name the others whose embeddings they read.
         teacher: The same facts of the teacher, or None.
@@ -50,25 +61,30 @@ class NetworkInfo:
     taps: dict[Tap, TapInfo]
     final: TapInfo
     num_classes: int | None
+    pooled_channels: int = 0
     embeddings: dict[str, Mapping[Tap, int]] = field(default_factory=dict)
     teacher: NetworkInfo | None = None
     backbone: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'pooled_channels', self.pooled_channels or self.final.channels)
 
 
 #: Numbers of tokens that are no part of the image: none, class token, distillation token as well, four registers too.
 LEADING_TOKENS = (0, 1, 2, 5)
 
 
-def as_map(value: Tensor | Sequence, tap: Tap, image_size: Sequence[int]) -> Tensor:
+def as_map(value: Tensor | Sequence, tap: Tap, image_size: Sequence[int], channels_last: bool = False) -> Tensor:
     """Return the output of a tapped module as a map (M, C, H, W).
 
-    Tokens (M, L, C), as in ViT and Swin, are laid out in rows as the patches of the image were; leading tokens
+    Tokens (M, L, C), as in ViT, are laid out in rows as the patches of the image were; leading tokens
     (class token, registers) are dropped. A vector (M, C) becomes a 1 x 1 map. Of a tuple the first item counts.
 
     Args:
         value: Output of the module.
         tap: Its name, for messages.
         image_size: Height and width of the images, which say how tokens are laid out.
+        channels_last: Whether the module puts out maps (M, H, W, C).
 
     Raises:
         ConfigError: If there is no such reading.
@@ -86,7 +102,7 @@ def as_map(value: Tensor | Sequence, tap: Tap, image_size: Sequence[int]) -> Ten
     if value.ndim == 3:
         height, width = _grid(value.shape[1], tap, image_size)
         return value[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
-    return value
+    return value.permute(0, 3, 1, 2) if channels_last else value
 
 
 def _grid(tokens: int, tap: Tap, image_size: Sequence[int]) -> tuple[int, int]:
@@ -95,7 +111,7 @@ def _grid(tokens: int, tap: Tap, image_size: Sequence[int]) -> tuple[int, int]:
     for leading in LEADING_TOKENS:
         patches = tokens - leading
         height = round((patches / ratio) ** 0.5) if patches > 0 else 0
-        if height and patches % height == 0 and abs(patches / height**2 - ratio) < 1 / height:
+        if height and patches % height == 0 and abs(patches - ratio * height**2) < height * (1 - 1e-6):
             return height, patches // height
     raise ConfigError(
         f'tap {tap!r} puts out {tokens} tokens, which are no grid with the proportions of images of '
@@ -105,8 +121,16 @@ def _grid(tokens: int, tap: Tap, image_size: Sequence[int]) -> tuple[int, int]:
 
 
 @contextmanager
-def listen(network: nn.Module, taps: Iterable[str], image_size: Sequence[int]) -> Iterator[dict[Tap, Tensor]]:
+def listen(
+    network: nn.Module, taps: Iterable[str], image_size: Sequence[int], channels_last: Collection[str] = ()
+) -> Iterator[dict[Tap, Tensor]]:
     """Collect the maps of named modules from the forward pass that runs within this context.
+
+    Args:
+        network: What runs.
+        taps: Names of its modules.
+        image_size: Height and width of the images.
+        channels_last: Those that put out maps (M, H, W, C).
 
     Raises:
         ConfigError: On leaving, if a module did not run, or if a later layer overwrote its output in place.
@@ -116,9 +140,9 @@ def listen(network: nn.Module, taps: Iterable[str], image_size: Sequence[int]) -
 
     def hook_of(tap: str) -> Any:
         def hook(module: nn.Module, args: tuple, output: Tensor | Sequence) -> None:
-            features[tap] = as_map(output, tap, image_size)
-            if not torch.compiler.is_compiling():  # there, no tensor has versions; measuring has looked already
-                versions[tap] = features[tap]._version
+            found = features[tap] = as_map(output, tap, image_size, tap in channels_last)
+            if not torch.compiler.is_compiling() and not found.is_inference():  # tensors without versions
+                versions[tap] = found._version
 
         return hook
 
@@ -158,21 +182,23 @@ def check_module_names(network: nn.Module, taps: Iterable[Tap]) -> None:
             )
 
 
-def ghost_of(network: nn.Module) -> tuple[nn.Module, Tensor]:
-    """Return a copy of a network without data (device ``meta``), in eval mode, and one image for it."""
-    ghost = copy.deepcopy(network).to('meta')
-    ghost.eval()
-    first = next((p for p in ghost.parameters() if p.ndim == 4), None)
-    side = getattr(network, 'img_size', 224)
-    height, width = (side, side) if isinstance(side, int) else side
-    channels = 3 if first is None else first.shape[1]
-    dtype = next(ghost.parameters()).dtype
-    return ghost, torch.zeros(1, channels, height, width, device='meta', dtype=dtype)
-
-
 def measure_map(value: Tensor, image_size: Sequence[int]) -> TapInfo:
     """Return channels and stride of a map (1, C, H, W)."""
     return TapInfo(channels=value.shape[1], stride=image_size[0] / value.shape[2])
+
+
+def last_map(calls: Iterable[Call], image_size: Sequence[int]) -> TapInfo | None:
+    """Return the last output of some modules that is a map of more than one pixel; None if there is none."""
+    found = None
+    for call in calls:
+        if call.name and isinstance(call.output, Tensor) and call.output.ndim in (3, 4):
+            try:
+                value = as_map(call.output, call.name, image_size, is_channels_last(call.output, image_size))
+            except ConfigError:
+                continue
+            if value.shape[2] * value.shape[3] > 1:
+                found = measure_map(value, image_size)
+    return found
 
 
 class TappedBackbone:
@@ -199,11 +225,14 @@ class TappedBackbone:
                     f'{self.stages}. Use one of them, or the name of a module as the tap.'
                 )
         check_module_names(backbone, self.taps)
+        names = [tap for tap in self.taps if isinstance(tap, str)]
+        self.channels_last = channels_last_taps(*larger_calls(*ghost_of(backbone)), names) if names else frozenset()
 
     def __call__(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, dict[Tap, Tensor]]:
         """Run ``backbone`` on (M, 3, H, W); return its last output and the map of every tap."""
         size = images.shape[2:]
-        with listen(backbone, (tap for tap in self.taps if isinstance(tap, str)), size) as features:
+        names = (tap for tap in self.taps if isinstance(tap, str))
+        with listen(backbone, names, size, self.channels_last) as features:
             outputs = backbone(images)
         if len(outputs) < len(self.stages):
             raise ConfigError(
@@ -219,15 +248,20 @@ class TappedBackbone:
     def measure(self, backbone: nn.Module, num_classes: int | None) -> NetworkInfo:
         """Measure channels and strides of every tap and of the last stage.
 
-        A copy without data runs, so this costs nothing and changes nothing in the backbone.
+        A copy without data runs, so this costs nothing and changes nothing in the backbone. Where its last output is
+        a vector, the last map that it makes says the stride.
         """
         ghost, images = ghost_of(backbone)
         size = images.shape[2:]
-        final, features = self(ghost, images)
+        output, features = self(ghost, images)
+        final = measure_map(as_map(output, 'last output', size), size)
+        if isinstance(output, Tensor) and output.ndim == 2:
+            found = last_map(*larger_calls(ghost, images))
+            final = replace(final, stride=found.stride if found else final.stride)
         return NetworkInfo(
             name=type(backbone).__name__,
             num_classes=num_classes,
             taps={tap: measure_map(value, size) for tap, value in features.items()},
-            final=measure_map(as_map(final, 'last output', size), size),
+            final=final,
             backbone=backbone,
         )

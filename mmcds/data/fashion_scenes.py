@@ -200,7 +200,7 @@ def compose_scene(
                 y, x = rng.integers(0, recipe.size - np.array(mask.shape) + 1)
                 place = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
                 hidden = np.bincount(owner[place][mask] + 1, minlength=most + 1)[1:]
-                if (seen - hidden >= (1 - recipe.max_occlusion) * whole).all():
+                if mask.any() and (seen - hidden >= (1 - recipe.max_occlusion) * whole).all():
                     image[place][mask] = pixels[mask]
                     owner[place][mask] = len(used)
                     seen -= hidden

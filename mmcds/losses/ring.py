@@ -43,7 +43,7 @@ from mmcds.core.numerics import at_least_float32
 from mmcds.losses.blockwise import default_block_size, refuse_second_derivative
 from mmcds.losses.gather import exchange, pack, packed_size, unpack
 from mmcds.losses.ntxent import NTXentLoss
-from mmcds.losses.supcon import SupConLoss, _check_arguments, _check_choices, _check_rows, supcon_loss
+from mmcds.losses.supcon import SupConLoss, _check_arguments, _check_choices, check_rows, supcon_loss
 
 
 @dataclass(frozen=True)
@@ -328,4 +328,4 @@ def _check_lengths(taps: Sequence[Tensor]) -> None:
     longest.nan_to_num_(nan=math.inf, posinf=math.inf)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     for length in longest.view(-1, 1, 1, 1):
-        _check_rows(length, 1e-2 if taps[0].element_size() < 4 else 1e-4)
+        check_rows('supcon_loss', length, False, 1e-2 if taps[0].element_size() < 4 else 1e-4)

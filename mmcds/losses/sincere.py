@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from mmcds.core.errors import ConfigError
 from mmcds.core.numerics import at_least_float32
 from mmcds.core.registry import MODELS
-from mmcds.losses.supcon import Classes, SupConLoss, number_classes
+from mmcds.losses.supcon import Classes, SupConLoss, check_rows, number_classes
 
 
 def sincere_loss(
@@ -17,6 +17,7 @@ def sincere_loss(
     *,
     local: slice | None = None,
     num_ranks: int = 1,
+    unit_rows: bool = False,
 ) -> Tensor:
     r"""Pull images of one class together and push those of other classes apart.
 
@@ -37,12 +38,14 @@ def sincere_loss(
         temperature: tau > 0; a scalar tensor gets a gradient.
         local: Images that serve as anchors on this rank, see :func:`mmcds.losses.gather_embeddings`; default all.
         num_ranks: R; the loss is multiplied by it, so that its mean over ranks is the global mean.
+        unit_rows: Trust that the rows have unit length; then a GPU is not waited for. On a CPU they are checked.
 
     Returns:
         Scalar, float32 or float64. Equals log(1 + number of rows of other classes) when all rows are the same.
 
     Raises:
-        ConfigError: If the embeddings are no (V, N, D) with two views.
+        ConfigError: If the embeddings are no (V, N, D) with two views, or no rows of unit length.
+        DivergedError: If they are not finite.
 
     References:
         https://arxiv.org/abs/2309.14277.
@@ -59,6 +62,7 @@ def sincere_loss(
         ids = classes.ids.expand(views, images)
         anchor_ids = (ids if local is None else ids[:, local]).flatten()
         rows = at_least_float32(embeddings)
+        check_rows('sincere_loss', rows, unit_rows, 1e-2 if embeddings.element_size() < 4 else 1e-4)
         anchors = rows if local is None else rows[:, local]
         scores = anchors.flatten(0, 1) @ rows.flatten(0, 1).T / temperature
         same = anchor_ids[:, None] == ids.flatten()
@@ -107,5 +111,7 @@ class SINCERELoss(SupConLoss):
     ) -> Tensor:
         """Return the loss without its weight."""
         if self.normalize:
-            embeddings = F.normalize(embeddings, dim=2, eps=1e-6)
-        return sincere_loss(embeddings, labels, self.temperature, local=local, num_ranks=num_ranks)
+            embeddings, unit_rows = F.normalize(embeddings, dim=2, eps=1e-6), True
+        return sincere_loss(
+            embeddings, labels, self.temperature, local=local, num_ranks=num_ranks, unit_rows=unit_rows
+        )

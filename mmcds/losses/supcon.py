@@ -135,9 +135,7 @@ def supcon_loss(
         z = at_least_float32(embeddings)
         if normalize:
             z = F.normalize(z, dim=-1, eps=1e-6)
-        tolerance = 1e-2 if embeddings.element_size() < 4 else 1e-4
-        unchecked = torch.compiler.is_compiling() or not z.is_cpu
-        longest = 1 + tolerance if unit_rows and unchecked else _check_rows(z, tolerance)
+        longest = check_rows('supcon_loss', z, unit_rows, 1e-2 if embeddings.element_size() < 4 else 1e-4)
         views, images = z.shape[-3:-1]
         classes = _classes(labels, images, z.device)
         rows, ids = z.flatten(-3, -2), classes.ids.expand(views, images).flatten()
@@ -268,20 +266,32 @@ def _check_choices(owner: str, temperature: float | Tensor, kernel: str, precisi
             raise ConfigError(f'{owner}: {name} is {choice!r}; choose one of {", ".join(allowed)}.')
 
 
-def _check_rows(z: Tensor, tolerance: float) -> float:
-    """Return the length of the longest row, which must be 1 within the tolerance, or 0."""
+def check_rows(owner: str, z: Tensor, unit_rows: bool, tolerance: float) -> float:
+    """Return the length of the longest row, which must be 1 within the tolerance, or 0; or what it can be at most.
+
+    Args:
+        owner: Function that asks, for messages.
+        z: Rows (..., D).
+        unit_rows: Trust that they have unit length where looking at them would wait for a GPU, or break a graph.
+        tolerance: Of the length.
+
+    Raises:
+        ConfigError: If it is not 1.
+        DivergedError: If a value is not finite.
+    """
+    if unit_rows and (torch.compiler.is_compiling() or not z.is_cpu):
+        return 1 + tolerance
     if not z.numel():
         return 0.0
     longest = float(torch.linalg.vector_norm(z.detach(), dim=-1).max())
     if not math.isfinite(longest):
         raise DivergedError(
-            'supcon_loss: embeddings contain NaN or infinity. The training has diverged, or an image '
+            f'{owner}: embeddings contain NaN or infinity. The training has diverged, or an image '
             'is broken: lower the learning rate, or look at the images of this batch.'
         )
     if longest and abs(longest - 1) > tolerance:
         raise ConfigError(
-            f'supcon_loss: embeddings must be rows of unit length, but the longest has {longest:.4g}. '
-            'Set normalize=True.'
+            f'{owner}: embeddings must be rows of unit length, but the longest has {longest:.4g}. Set normalize=True.'
         )
     return longest
 

@@ -1,6 +1,7 @@
 """Pre-activation ResNet; its stage outputs, and so the taps, come after BatchNorm and ReLU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from mmengine.model import Sequential
@@ -64,9 +65,11 @@ class PreActBlock(nn.Module):
             out = self.get_submodule(f'conv{number}')(out)
         return out + self.shortcut(x, activated)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (M, C_in, H, W) to (M, C_out, H / stride, W / stride)."""
-        return self.add_to(x, self.activate(x))
+    def forward(self, x: Tensor, both: bool = False) -> Any:
+        """Map (M, C_in, H, W) to (M, C_out, H / stride, W / stride); with ``both``, and to the first ReLU's output."""
+        activated = self.activate(x)
+        out = self.add_to(x, activated)
+        return (out, activated) if both else out
 
 
 @MODELS.register_module()
@@ -173,10 +176,9 @@ class PreActResNet(BaseBackbone):
         outs = []
         for stage, name in enumerate(self.res_layers):
             first, *others = self.get_submodule(name)
-            activated = first.activate(x)
+            x, activated = first(x, both=True)
             if stage and stage - 1 in self.out_indices:
                 outs.append(activated)
-            x = first.add_to(x, activated)
             for block in others:
                 x = block(x)
         if self.num_stages - 1 in self.out_indices:

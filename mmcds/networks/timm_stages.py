@@ -66,7 +66,7 @@ def timm_stages(
     network.out_indices, network.num_stages = tuple(sorted(out_indices)), count
     network.init_cfg, network._is_init = init_cfg, False
     if not hasattr(network, 'img_size'):
-        network.img_size = network.pretrained_cfg['input_size'][-1]
+        network.img_size = options.get('img_size') or network.pretrained_cfg['input_size'][-1]
     return network
 
 

@@ -1,7 +1,6 @@
 """The training step inside MMPretrain: an image classifier with supervisions."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.named_losses import Losses
 from mmcds.core.numerics import check_all
 from mmcds.core.outputs import StepOutputs, Tap
-from mmcds.core.recompute import recompute_stages, stages_of
-from mmcds.core.step import Losses, Supervisions, TrainingStep, check_ce_views
+from mmcds.core.recompute import recompute, stages_of
+from mmcds.core.step import Supervisions, TrainingStep, check_ce_views
 from mmcds.core.taps import NetworkInfo, TappedBackbone
 from mmcds.data.sample_batch import SampleBatch
 from mmcds.openmmlab.backbone import build_backbone
@@ -151,14 +151,14 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         )
         self._check_classes()
         self.ce_views = check_ce_views('CDSClassifier', ce_views)
-        self.recompute_stages = bool(recompute_stages and stages_of(self.backbone))
+        self.recompute_stages = stages_of(self.backbone) if recompute_stages else ()
         self._tapped = TappedBackbone(self.backbone, taps)
         built.check_teacher(teacher is not None)
         self.teacher = None if teacher is None else LoadedTeacher(supervisions=built, **teacher)
         self.supervisions = built
         if built:
             teacher_info = None if self.teacher is None else self.teacher.measure()
-            built.build(NetworkInfo(**{**vars(self.measure()), 'teacher': teacher_info}))
+            built.build(replace(self.measure(), teacher=teacher_info))
         self.frozen = tuple(frozen)
         for part in self.frozen:
             self.get_submodule(part).requires_grad_(False)
@@ -197,7 +197,11 @@ class CDSClassifier(TrainingStep, ImageClassifier):
     def measure(self) -> NetworkInfo:
         """Return widths, strides and number of classes, without running the network."""
         network = self._tapped.measure(self.backbone, getattr(self.head, 'num_classes', None))
-        return NetworkInfo(**{**vars(network), 'embeddings': self.supervisions.embedding_channels()})
+        return replace(
+            network,
+            pooled_channels=getattr(self.head, 'in_channels', None) or network.final.channels,
+            embeddings=self.supervisions.embedding_channels(),
+        )
 
     def init_weights(self) -> None:
         """Initialise the student and load the teacher: what a runner does when a training starts.
@@ -308,7 +312,7 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         count = len(images)
         if self._beside is not None:
             images = torch.cat([images, self._beside])
-        with recompute_stages(self.backbone) if self.recompute_stages else nullcontext():
+        with recompute(self.backbone, self.recompute_stages):
             last, features = self._tapped(self.backbone, self._layout(images))
         feats = self._pool(last)
         width, expected = feats[-1].shape[1:].numel(), getattr(self.head, 'in_channels', None)

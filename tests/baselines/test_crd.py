@@ -191,7 +191,36 @@ def test_bad_input_is_named():
         bound(torch.zeros(5, dtype=torch.int64))
     with pytest.raises(ConfigError, match='a sample_idx lies beyond the memory of 60 images'):
         bound()(replace(outputs(), sample_idx=torch.tensor([0, 1, 2, 3, 60])))
+    with pytest.raises(ConfigError, match='num_negatives is 41, but only 40 images are of other classes'):
+        bound(num_negatives=41, replace=False)
     unprepared = CRDSupervision(num_negatives=8)
     unprepared.build(network())
     with pytest.raises(ConfigError, match='does not know the training set'):
         unprepared.double()(outputs())
+
+
+def test_memories_of_a_loaded_state_are_kept_when_the_images_are_named():
+    trained = bound()
+    trained(outputs())
+    other = CRDSupervision(num_negatives=8, out_channels=6)
+    other.build(network())
+    other.double().load_state_dict(trained.state_dict())
+    other.prepare(LABELS)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_looking_at_the_loss_changes_no_memory():
+    supervision = bound().eval()
+    before = {name: value.clone() for name, value in supervision.state_dict().items()}
+    with torch.no_grad():
+        first = supervision(outputs())
+    assert supervision.log_normalisers.isnan().all()
+    for name in ('student_memory', 'teacher_memory'):
+        assert torch.equal(supervision.state_dict()[name], before[name])
+    assert all(value.isfinite() for value in first.values())
+    supervision.train()(outputs())
+    assert supervision.log_normalisers.isfinite().all()
+    kept = {name: value.clone() for name, value in supervision.state_dict().items()}
+    supervision.eval()(outputs(seed=1))
+    assert all(torch.equal(value, kept[name]) for name, value in supervision.state_dict().items())

@@ -138,3 +138,26 @@ def test_tokens_lie_as_the_patches_of_an_image_that_is_no_square():
 def test_tokens_that_are_no_grid_of_the_image_are_refused(count, size):
     with pytest.raises(ConfigError, match=f'puts out {count} tokens, which are no grid'):
         as_map(torch.zeros(1, count, 4), 'blocks', size)
+
+
+def test_a_vector_at_the_end_leaves_the_stride_of_the_last_map():
+    """So a tap of the last resolution has a head without convolutions, as in a ResNet whose last output is a map."""
+    pytest.importorskip('timm')
+    backbone = build_backbone(dict(type='TimmStages', model_name='resnet18'), (1, 4))
+    info = TappedBackbone(backbone, (1, 4)).measure(backbone, 10)
+    assert info.taps == {1: TapInfo(64, 4), 4: TapInfo(512, 32)}
+    assert info.final == TapInfo(512, 32)
+    vit = build_backbone(dict(type='mmpretrain.VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16), ())
+    assert TappedBackbone(vit, ('layers.3',)).measure(vit, 10).final == TapInfo(192, 16)
+
+
+def test_channels_last_of_a_named_module_are_found():
+    pytest.importorskip('timm')
+    backbone = build_backbone(dict(type='TimmStages', model_name='swin_tiny_patch4_window7_224'), ())
+    assert TappedBackbone(backbone, ('layers.1',)).measure(backbone, 10).taps == {'layers.1': TapInfo(192, 8)}
+
+
+def test_patches_and_registers_are_not_taken_for_a_longer_grid():
+    """5 x 5 patches after a class token and four registers; 5 x 6 has not the proportions of the image."""
+    tokens = torch.arange(30.0)[None, :, None]
+    assert torch.equal(as_map(tokens, 'blocks', (80, 80))[0, 0], torch.arange(5.0, 30).view(5, 5))

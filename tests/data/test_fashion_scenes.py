@@ -219,3 +219,12 @@ def test_a_mirrored_item_is_the_item_mirrored(items):
     assert len(shown) == 2
     first, second = (np.frombuffer(pixels, np.uint8).reshape(shape).astype(int) for pixels in shown)
     assert np.abs(first - second[:, ::-1]).max() <= 1, 'equal up to the rounding of the interpolation'
+
+
+def test_an_item_too_thin_to_be_seen_at_its_size_is_not_laid_down(items):
+    _, labels = items
+    thin = np.zeros((1, 28, 28), np.uint8)
+    thin[0, [0, 27], [0, 27]] = 255  # two corners, which a smaller image loses
+    recipe = SceneRecipe(items=(1, 1), item_size=(4, 4), clutter=0.0)
+    with pytest.raises(ConfigError, match='1 items of 4 to 4 pixels find no place'):
+        compose_scene(0, thin, labels[:1], 'train', recipe, 0)

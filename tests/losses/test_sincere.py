@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mmcds.core.errors import ConfigError
+from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.losses import SINCERELoss, ntxent_loss, number_classes, sincere_loss, supcon_loss
 
 
@@ -85,7 +85,7 @@ def test_anchors_of_the_ranks_add_up():
 
 
 def test_half_precision_is_computed_in_float32():
-    rows, labels = unit(2, 6, 8).bfloat16(), torch.tensor([0, 1, 0, 2, 2, 1])
+    rows, labels = unit(2, 6, 4).sign().bfloat16() / 2, torch.tensor([0, 1, 0, 2, 2, 1])  # of length 1, exactly
     with torch.autocast('cpu', dtype=torch.bfloat16):
         loss = sincere_loss(rows, labels)
     assert loss.dtype == torch.float32
@@ -104,3 +104,12 @@ def test_the_registered_form():
 def test_one_view_is_refused():
     with pytest.raises(ConfigError, match=r'shape \(1, 4, 3\); give \(V, N, D\) with at least two views'):
         sincere_loss(unit(1, 4, 3))
+
+
+@pytest.mark.parametrize(
+    'scale, error, message',
+    [(2.0, ConfigError, 'the longest has 2'), (float('nan'), DivergedError, 'embeddings contain NaN or infinity')],
+)
+def test_rows_that_are_not_of_unit_length_are_refused(scale, error, message):
+    with pytest.raises(error, match=f'sincere_loss: .*{message}'):
+        sincere_loss(unit(2, 4, 3) * scale)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import mmcds.openmmlab.classifier as module
 from mmcds.core.errors import ConfigError
-from mmcds.core.recompute import stages_of
+from mmcds.core.recompute import recompute, stages_of
 from mmcds.openmmlab import CDSClassifier
 
 BACKBONE = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8, zero_init_residual=False)
@@ -464,3 +464,31 @@ def test_other_losses_of_the_host_take_the_place_of_cross_entropy(loss, mixing):
         soft = 0.9 * scores + 0.1 / 5
         expected = -(soft * logits.log_softmax(1)).sum(1).mean()
     assert_close(found, expected)
+
+
+def saved_numbers(backbone, images, names):
+    """Return how many numbers a forward pass keeps for the backward pass, and the gradients."""
+    numbers: list[int] = []
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: numbers.append(t.numel()) or t, lambda t: t):
+        with recompute(backbone, names):
+            outputs = backbone(images)
+        total = sum(output.square().mean() for output in outputs)
+    return sum(numbers), torch.autograd.grad(total, list(backbone.parameters()), allow_unused=True)
+
+
+def test_blocks_are_run_again_where_the_backbone_does_not_run_a_stage_as_a_whole():
+    pytest.importorskip('timm')
+    backbones = [
+        MODELS.build(dict(type='PreActResNet', depth=18, stem='cifar', base_channels=8, out_indices=(0, 1, 2, 3))),
+        MODELS.build(dict(type='TimmStages', model_name='vit_tiny_patch16_224', out_indices=(2, 5, 8), img_size=32)),
+    ]
+    for backbone, last in zip(backbones, ('layer4.1', 'blocks.11'), strict=True):
+        names = stages_of(backbone)
+        assert names[-1] == last
+        images = torch.randn(2, 3, 32, 32)
+        whole, expected = saved_numbers(backbone, images, ())
+        kept, gradients = saved_numbers(backbone, images, names)
+        assert kept < 0.5 * whole
+        for gradient, other in zip(gradients, expected, strict=True):
+            assert (gradient is None and other is None) or torch.allclose(gradient, other, rtol=1e-4, atol=1e-7)

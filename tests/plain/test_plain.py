@@ -275,3 +275,93 @@ def test_networks_of_hugging_face_are_understood():
     cds = ContrastiveDeepSupervision(model, ('resnet.encoder.stages.0', 'resnet.encoder.stages.1'))
     cds(*batch()).total.backward()
     assert model.classifier[1].weight.grad.abs().max() > 0
+
+
+def test_maps_whose_channels_come_last_are_read_as_such():
+    """Swin puts out (M, H, W, C), in both libraries."""
+    models, timm = pytest.importorskip('torchvision').models, pytest.importorskip('timm')
+    expected = ([(96, 4), (192, 8), (768, 32)], 7)
+    assert measured(models.swin_t(num_classes=7), ('features.1', 'features.3')) == expected
+    assert (
+        measured(timm.create_model('swin_tiny_patch4_window7_224', num_classes=7), ('layers.0', 'layers.1'))
+        == expected
+    )
+
+
+@pytest.mark.parametrize('side', [32, 48])
+def test_a_map_with_its_channels_last_has_the_features_of_its_places(side):
+    """Also where the map has as many rows as channels, so that its shape does not say which are which."""
+    model = nn.Sequential(nn.Conv2d(3, 12, 4, 4), Permute(0, 2, 3, 1), Permute(0, 3, 1, 2), nn.AdaptiveAvgPool2d(1))
+    model = nn.Sequential(*model, nn.Flatten(), nn.Linear(12, 5))
+    features, *_ = PlainNetwork(model, ('0', '1'), side)(model, torch.randn(2, 3, side, side))
+    assert features['1'].shape == (2, 12, side // 4, side // 4)
+    assert torch.equal(features['1'], features['0'])
+
+
+class Permute(nn.Module):
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, images):
+        return images.permute(self.order)
+
+
+def test_the_last_stage_of_a_small_image_is_the_last_map_although_it_has_one_pixel():
+    models = pytest.importorskip('torchvision').models
+    found = measured(models.resnet18(num_classes=7), ('layer1', 'layer3', 'layer4'), image_size=32)
+    assert found == ([(64, 4), (256, 16), (512, 32), (512, 32)], 7)
+
+
+class Autoencoder(Net):
+    """Classifies first and paints the image afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.paint = nn.ConvTranspose2d(12, 3, 8, 8)
+
+    def forward(self, images):
+        last = self.layer2(self.layer1(self.stem(images)))
+        scores = self.fc(last.mean((2, 3)))
+        self.painted = self.paint(last)
+        return scores
+
+
+def test_what_runs_after_the_classifier_is_not_the_last_map():
+    assert measured(Autoencoder(), ('layer1',), image_size=32) == ([(8, 4), (12, 8)], 3)
+
+
+@pytest.mark.parametrize('method', ['CCSupervision', 'CRDSupervision', 'ReviewKDSupervision'])
+def test_methods_that_compare_what_is_classified_take_its_width(method):
+    """MobileNetV3 classifies 1,024 values, its last map has 576 channels."""
+    models = pytest.importorskip('torchvision').models
+    student, teacher = models.mobilenet_v3_small(num_classes=3), models.mobilenet_v3_small(num_classes=3)
+    taps = dict(taps=('features.3',)) if method == 'ReviewKDSupervision' else {}
+    cds = ContrastiveDeepSupervision(student, supervisions=dict(own=dict(type=method, **taps)), teacher=teacher)
+    assert cds.measure().pooled_channels == 1024
+    cds.prepare(torch.arange(6) % 3)
+    views, labels = batch()
+    assert cds(views, labels, torch.arange(6), progress=0.5).total.isfinite()
+
+
+def test_a_classifier_that_does_not_run_is_named():
+    model = Net()
+    model.spare = nn.Linear(12, 3)
+    with pytest.raises(ConfigError, match="classifier 'spare': this module did not run in the forward pass of Net"):
+        PlainNetwork(model, ('layer1',), 32, 'spare')
+
+
+def test_a_teacher_keeps_the_classifier_and_the_size_that_it_was_given():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    teacher = ContrastiveDeepSupervision(model, ('0',), classifier='1', image_size=24)
+    cds = build(supervisions=dict(kd=dict(type='KDSupervision')), teacher=teacher)
+    assert cds(*batch()).total.isfinite()
+    assert (teacher._network.classifier, teacher._network.image_size) == ('1', (24, 24))
+
+
+def test_a_loss_can_be_looked_at_in_inference_mode():
+    cds = build(('layer1', 'layer2')).eval()
+    with torch.no_grad():
+        expected = cds(*batch())
+    with torch.inference_mode():
+        assert all(torch.equal(value, expected[name]) for name, value in cds(*batch()).items())

@@ -57,13 +57,13 @@ def step(module, cds, views, labels):
     return losses.total.detach(), {name: value.grad for name, value in cds.named_parameters()}
 
 
-def work(rank, folder):
+def work(rank, folder, static_graph):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=RANKS)
     cds = build()
     views, labels = batch()
     rows = slice(rank * IMAGES // RANKS, (rank + 1) * IMAGES // RANKS)
-    total, gradients = step(DistributedDataParallel(cds), cds, views[:, rows], labels[rows])
+    total, gradients = step(DistributedDataParallel(cds, static_graph=static_graph), cds, views[:, rows], labels[rows])
     torch.save((total, gradients), f'{folder}/rank{rank}.pt')
     gc.collect()  # the wrapped model holds the group
     dist.barrier()
@@ -72,8 +72,10 @@ def work(rank, folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='gloo through a file')
-def test_two_ranks_give_the_gradients_of_one_process(tmp_path):
-    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(RANKS)]
+@pytest.mark.parametrize('graph', ['', 'static'])
+def test_two_ranks_give_the_gradients_of_one_process(tmp_path, graph):
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path), graph] for rank in range(RANKS)]
+    processes = [subprocess.Popen(command) for command in commands]
     assert [process.wait(300) for process in processes] == [0] * RANKS
     found = [torch.load(tmp_path / f'rank{rank}.pt') for rank in range(RANKS)]
     cds = build()
@@ -87,4 +89,4 @@ def test_two_ranks_give_the_gradients_of_one_process(tmp_path):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[1]), sys.argv[2])
+    work(int(sys.argv[1]), sys.argv[2], bool(sys.argv[3]))

@@ -1,0 +1,120 @@
+"""Measuring a network on an image without data: which modules run, and what they put out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: How much larger the larger image is on which a network is measured, if it takes one. The last stage of an ImageNet
+#: network makes one pixel of an image of 32; of the larger one, only what was averaged has one.
+LARGER = 8
+
+
+@dataclass(frozen=True)
+class Call:
+    """A module that ran.
+
+    Attributes:
+        name: Of the module; empty for the network itself.
+        module: It.
+        given: Its positional arguments.
+        output: What it put out.
+    """
+
+    name: str
+    module: nn.Module
+    given: tuple
+    output: Any
+
+
+@contextmanager
+def calls_of(network: nn.Module) -> Iterator[list[Call]]:
+    """Collect the modules of a network that run within this context, in the order in which they end."""
+    calls: list[Call] = []
+
+    def hook_of(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            calls.append(Call(name, module, args, output))
+
+        return hook
+
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in network.named_modules()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def ghost_of(network: nn.Module, image_size: Sequence[int] | None = None) -> tuple[nn.Module, Tensor]:
+    """Return a copy of a network without data (device ``meta``), in eval mode, and one image for it.
+
+    Args:
+        network: The network.
+        image_size: Height and width. Defaults to ``img_size`` of the network, else 224.
+    """
+    ghost = copy.deepcopy(network).to('meta')
+    ghost.eval()
+    first = next((p for p in ghost.parameters() if p.ndim == 4), None)
+    side = getattr(network, 'img_size', 224) if image_size is None else image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    channels = 3 if first is None else first.shape[1]
+    dtype = next(ghost.parameters()).dtype
+    return ghost, torch.zeros(1, channels, height, width, device='meta', dtype=dtype)
+
+
+@torch.no_grad()
+def larger_calls(ghost: nn.Module, images: Tensor) -> tuple[list[Call], Sequence[int]]:
+    """Return what runs on an image :data:`LARGER` times as large, or on this one if the network takes no other size.
+
+    Args:
+        ghost: See :func:`ghost_of`.
+        images: See there. (1, C, H, W).
+
+    Returns:
+        The calls, and height and width of the image.
+    """
+    height, width = images.shape[2:]
+    large = images.new_zeros(*images.shape[:2], LARGER * height, LARGER * width)
+    with calls_of(ghost) as calls:
+        try:
+            ghost(large)
+            return calls, large.shape[2:]
+        except Exception:  # whatever a network says about a size that it does not take
+            calls.clear()
+        ghost(images)
+    return calls, images.shape[2:]
+
+
+def is_channels_last(output: Any, image_size: Sequence[int]) -> bool:
+    """Return whether an output is a map (M, H, W, C), as those of Swin in timm and torchvision.
+
+    It is if only so its height and width have the proportions of the image.
+
+    Args:
+        output: What a module put out; of a tuple the first item counts.
+        image_size: Height and width of the image.
+    """
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return False
+    one, two, three = output.shape[1:]
+    return not _fits(two, three, image_size) and _fits(one, two, image_size)
+
+
+def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
+    """Return whether a map has the proportions of the image; its sides may be rounded."""
+    return abs(width * image_size[0] - height * image_size[1]) < image_size[0] + image_size[1]
+
+
+def channels_last_taps(calls: Iterable[Call], image_size: Sequence[int], taps: Iterable[str]) -> frozenset[str]:
+    """Return the taps whose modules put out maps (M, H, W, C)."""
+    wanted = set(taps)
+    return frozenset(call.name for call in calls if call.name in wanted and is_channels_last(call.output, image_size))
