@@ -1,12 +1,15 @@
 """A training by epochs that goes on within one: the images that were seen are skipped, and none of them is loaded."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
+
+from mmcds.core.errors import ConfigError
 
 
 class _From:
@@ -24,14 +27,61 @@ class _From:
         return islice(iter(self.batches), self.first, None)
 
 
+#: Key of a checkpoint: how many steps an epoch had, and the step of the run with which the current one began.
+POSITION = 'position'
+
+
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
-    """MMEngine's loop, which begins the epoch of a resumed run where it was left: at step ``iter`` of the run."""
+    """MMEngine's loop, which begins the epoch of a resumed run where it was left.
+
+    Attributes:
+        began: The step of the run with which the current epoch began.
+    """
+
+    began = 0
 
     @property
     def done(self) -> int:
         """Return how many steps of the current epoch are done."""
-        return self._iter - self._epoch * len(self.dataloader)
+        return self._iter - self.began
+
+    def position(self) -> dict[str, int]:
+        """Return what :meth:`take_up` needs, to be saved."""
+        return dict(steps=len(self.dataloader), began=self.began)
+
+    def take_up(self, checkpoint: Mapping[str, Any]) -> None:
+        """Find the place in the epoch from which a checkpoint goes on.
+
+        Epochs of another length, as with another batch size or number of processes, begin at the end of an epoch.
+
+        Raises:
+            ConfigError: If epochs have another length and the checkpoint was saved within one.
+        """
+        epoch, step, steps = checkpoint['meta']['epoch'], checkpoint['meta']['iter'], len(self.dataloader)
+        saved = checkpoint.get(POSITION)
+        if saved is None:  # a checkpoint of MMEngine
+            inside = step - epoch * steps
+            saved = dict(
+                steps=steps if 0 <= inside < steps else 0, began=epoch * steps if 0 <= inside < steps else step
+            )
+        inside = step - saved['began']
+        between = inside in (0, saved['steps'])
+        self.began = step if between else saved['began']
+        if saved['steps'] == steps:
+            return
+        was = f'{saved["steps"]} steps' if saved['steps'] else 'another number of steps'
+        if not between:
+            raise ConfigError(
+                f'the checkpoint was saved after {inside} steps of epoch {epoch + 1}, and an epoch had {was}, but has '
+                f'{steps} now. Resume with the same batch size, images and number of processes, at least until this '
+                'epoch has ended.'
+            )
+        self._max_iters = step + (self._max_epochs - epoch) * steps
+        self.runner.logger.warning(
+            f'an epoch had {was} when the checkpoint was saved, and has {steps} now: the run goes on with epoch '
+            f'{epoch + 1}. Schedules that count steps, as those with convert_to_iter_based, keep the earlier number.'
+        )
 
     def run_epoch(self) -> None:
         """Iterate over what is left of an epoch."""
@@ -42,6 +92,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+        self.began = self._iter
 
     def _rest(self, done: int) -> DataLoader:
         """Return the loader, from a step of the epoch on."""

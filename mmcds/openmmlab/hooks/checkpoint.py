@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from mmcds.core.errors import ConfigError, DivergedError
 from mmcds.openmmlab.checkpoint import not_finite
 from mmcds.openmmlab.hooks.check import bare_model
-from mmcds.openmmlab.loop import ResumableTrainLoop
+from mmcds.openmmlab.loop import POSITION, ResumableTrainLoop
 from mmcds.openmmlab.work_dir import (
     PARTIAL,
     POINTER,
@@ -112,14 +112,21 @@ class SafeCheckpointHook(CheckpointHook):
         runner.logger.info(f'Saved {name}: {loop.done} of {len(loop.dataloader)} steps of epoch {loop.epoch + 1}.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the statistics of normalisation that every rank has; at the end of an epoch they are made equal."""
+        """Add the place in the epoch, and the statistics of normalisation that every rank has.
+
+        At the end of an epoch the statistics are made equal.
+        """
         super().before_save_checkpoint(runner, checkpoint)
+        if isinstance(runner.train_loop, ResumableTrainLoop):
+            checkpoint[POSITION] = runner.train_loop.position()
         if self._statistics:
             checkpoint[STATISTICS] = self._statistics
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Give this rank its own statistics, if there are as many ranks as before."""
+        """Find the place in the epoch, and give this rank its own statistics, if there are as many ranks as before."""
         super().after_load_checkpoint(runner, checkpoint)
+        if runner._resume and isinstance(runner._train_loop, ResumableTrainLoop) and 'meta' in checkpoint:
+            runner._train_loop.take_up(checkpoint)
         found = checkpoint.get(STATISTICS, [])
         if len(found) == get_world_size():
             checkpoint['state_dict'].update(found[get_rank()])

@@ -1,5 +1,6 @@
 """A run that ends within an epoch goes on at the next step, with the views that the images would have got."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import few_images
 from mmengine.registry import DefaultScope
 from run_state import same, state_of
@@ -292,3 +294,39 @@ def test_a_signal_to_one_rank_ends_all_with_one_checkpoint(tool, tmp_path, envir
     assert named != 'epoch_3.pth', 'it was stopped before the end'
     assert start('stopped').wait(300) == 0
     assert same(state_of(tmp_path / 'stopped')['weights'], state_of(tmp_path / 'whole')['weights'])
+
+
+@pytest.mark.parametrize('batch', [4, 16])
+def test_a_run_resumed_with_epochs_of_another_length_trains_every_step_of_them(tool, tmp_path, batch):
+    train(tool, tmp_path)
+    runner = train(tool, tmp_path, 'train_cfg.max_epochs=4', batch=batch)
+    steps = 32 // batch
+    assert (runner.epoch, runner.iter, runner.max_iters) == (4, 8 + 2 * steps, 8 + 2 * steps)
+    lines = [json.loads(line) for line in Path(runner.log_dir, 'vis_data', 'scalars.json').read_text().splitlines()]
+    trained = [line['epoch'] for line in lines if 'loss' in line]
+    assert trained == [3] * steps + [4] * steps
+    again = train(tool, tmp_path, 'train_cfg.max_epochs=5', batch=batch)
+    assert (again.epoch, again.iter) == (5, 8 + 3 * steps)
+    assert 'the run goes on with epoch 3' in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    assert 'the run goes on' not in Path(again.log_dir, f'{again.timestamp}.log').read_text()
+
+
+@pytest.mark.parametrize('batch', [4, 16])
+def test_within_an_epoch_a_run_is_not_resumed_with_epochs_of_another_length(tool, tmp_path, batch):
+    with stopped_before(6):
+        train(tool, tmp_path)
+    message = f'saved after 2 steps of epoch 2, and an epoch had 4 steps, but has {32 // batch} now'
+    with pytest.raises(ConfigError, match=message):
+        train(tool, tmp_path, batch=batch)
+
+
+def test_a_checkpoint_without_the_place_in_the_epoch_goes_on_where_it_was(whole, tool, tmp_path):
+    with stopped_before(6):
+        train(tool, tmp_path)
+    file = latest_checkpoint(tmp_path)
+    checkpoint = torch.load(file, weights_only=False)
+    assert checkpoint.pop('position') == dict(steps=4, began=4)
+    torch.save(checkpoint, file)
+    runner = train(tool, tmp_path)
+    assert runner.iter == 8
+    assert same(state_of(tmp_path)['weights'], whole['weights'])
