@@ -33,7 +33,7 @@ from mmcds.cli.launch import (
     seed_number,
     set_loader_defaults,
 )
-from mmcds.cli.own_data import METHODS, MODELS, write_config
+from mmcds.cli.own_data import METHOD, METHODS, MODEL, MODELS, write_config
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hooks import StopHook
 from mmcds.openmmlab.record import record_run
@@ -46,6 +46,8 @@ TRACKERS = {
     'wandb': ('wandb', 'WandbVisBackend'),
     'mlflow': ('mlflow', 'MLflowVisBackend'),
 }
+#: Options that say what a config of a folder of images is written from.
+OWN_OPTIONS = ('unlabelled', 'model', 'pretrained', 'method', 'epochs')
 
 
 def parse_args(argv: list[str] | None = None) -> Namespace:
@@ -57,18 +59,15 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         '--data', metavar='FOLDER', help='a folder of images for every class, or train/ and val/ with such folders'
     )
     own.add_argument('--unlabelled', metavar='FOLDER', help='images without labels, which CDS contrasts too')
-    own.add_argument(
-        '--model', default='resnet18', help=f'network: {", ".join(MODELS)}, or timm/NAME (default: resnet18)'
-    )
+    own.add_argument('--model', help=f'network: {", ".join(MODELS)}, or timm/NAME (default: {MODEL})')
     own.add_argument(
         '--pretrained',
         nargs='?',
         const=True,
-        default=False,
         metavar='FILE',
         help="start from this checkpoint, or without a value from timm's weights, which are downloaded",
     )
-    own.add_argument('--method', choices=METHODS, default='cds', help='how it is trained (default: cds)')
+    own.add_argument('--method', choices=METHODS, help=f'how it is trained (default: {METHOD})')
     own.add_argument('--epochs', type=int, help='number of epochs (default: by the number of images)')
     parser.add_argument(
         '--resume',
@@ -180,8 +179,13 @@ def main(argv: list[str] | None = None) -> Runner:
     args = parse_args(argv)
     if (args.config is None) == (args.data is None):
         raise ConfigError('give either a config or --data FOLDER. `--help` lists the options.')
-    if args.data is None and (args.unlabelled or args.pretrained):
-        raise ConfigError('--unlabelled and --pretrained belong to --data FOLDER; a config says both itself.')
+    if args.data is None:
+        given = [f'--{name}' for name in OWN_OPTIONS if getattr(args, name) is not None]
+        if given:
+            raise ConfigError(
+                f'{", ".join(given)}: only for --data FOLDER; the config {args.config} says such things itself. '
+                'Change them there, or by options such as --cfg-options train_cfg.max_epochs=N.'
+            )
     if args.data is not None:
         args.config = write_config(args)
     keep_freed_memory()

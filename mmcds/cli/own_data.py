@@ -1,8 +1,8 @@
 """A folder of images becomes a config: ``mmcds train --data FOLDER``.
 
-1. Find the classes: FOLDER/CLASS/IMAGES, which is split, or FOLDER/train/CLASS and FOLDER/val/CLASS (or test, or
-valid), which is not; and the images without labels, which may be added.
-2. Split every class by a hash of the file names, a fifth for validation, and write all lists down.
+1. Find the classes: FOLDER/CLASS/IMAGES, which is split, or FOLDER/train/CLASS and FOLDER/val/CLASS (by any of
+their names), which is not; and the images without labels, which may be added.
+2. Split every class by a hash of the file names, about a fifth for validation, and write all lists down.
 3. Look at the sizes of the images, and choose the network's stem, the crop, the batch and the number of epochs.
 4. Find the stages to supervise: known for the networks of MMPretrain below, asked of timm for its own.
 5. Write all of it into a config that can be edited and run again.
@@ -24,11 +24,17 @@ from torch import Tensor, nn
 from mmcds.core.errors import ConfigError, did_you_mean
 from mmcds.data.listing import list_files
 from mmcds.networks.timm_stages import classified_width, timm_stages, usual_taps
-from mmcds.openmmlab.work_dir import check_work_dir, put_in_place, write_whole
+from mmcds.openmmlab.work_dir import POINTER, check_work_dir, checkpoints, put_in_place, write_whole
+from mmcds.openmmlab.zoo import find
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 METHODS = ('plain', 'dsn', 'cds')
-#: Share of every class that is kept for validation.
+#: What is taken where the command line names none.
+METHOD, MODEL = 'cds', 'resnet18'
+#: Names of the folder of training images, and of the one to validate on, in any case; an earlier one goes first.
+TRAIN_NAMES = ('train', 'training')
+OTHER_NAMES = ('val', 'valid', 'validation', 'dev', 'eval', 'evaluation', 'test', 'testing')
+#: Chance of every image to be kept for validation.
 VALIDATION = 0.2
 #: Smallest crop of a network that has no form for small images: its stages divide the side by 32.
 LEAST = 128
@@ -114,19 +120,21 @@ def find_parts(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
     """Find the classes of a folder, and its training and validation images.
 
     Raises:
-        ConfigError: If there are fewer than two classes, a class with one image, or other classes in the validation.
+        ConfigError: If there are fewer than two classes, a class with one image, other classes in the validation,
+            or splits whose names are unknown.
     """
     if not folder.is_dir():
         raise ConfigError(f'--data {folder} is no folder. Name one with a folder of images for every class.')
-    others = [folder / name for name in ('val', 'valid', 'validation', 'test') if (folder / name).is_dir()]
-    given = (folder / 'train').is_dir() and bool(others)
-    root, other = (folder / 'train', others[0]) if given else (folder, folder)
+    root, other = given_split(folder) or (folder, folder)
+    given = root != folder
     classes = class_folders(root)
     if len(classes) < 2:
         raise ConfigError(
             f'--data {folder} holds {len(classes)} folder(s) with images that end with {", ".join(ENDINGS)}. Put the '
             'images of every class into a folder of its own, at least two; or make train/ and val/ with such folders.'
         )
+    if not given:
+        check_are_classes(folder, classes)
     few = [name for name, images in classes.items() if len(images) < 2]
     if few:
         raise ConfigError(f'--data {folder}: class {few[0]} has one image. Give every class at least two.')
@@ -135,8 +143,8 @@ def find_parts(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
     if tuple(val) != names:
         different = sorted(set(names) ^ set(val))
         raise ConfigError(
-            f'--data {folder}: train/ and {other.name}/ differ in their classes, such as {", ".join(different[:3])}. '
-            'Give both the same folders.'
+            f'--data {folder}: {root.name}/ and {other.name}/ differ in their classes, such as '
+            f'{", ".join(different[:3])}. Give both the same folders.'
         )
 
     def part(root: Path, found: dict[str, list[str]]) -> Part:
@@ -145,19 +153,55 @@ def find_parts(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
     return names, part(root, train), part(other, val)
 
 
+def given_split(folder: Path) -> tuple[Path, Path] | None:
+    """Return the folders of training images and of those to validate on, if there are both."""
+    folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    train, other = (
+        next((folders[name] for name in names if name in folders), None) for names in (TRAIN_NAMES, OTHER_NAMES)
+    )
+    return (train, other) if train and other else None
+
+
+def check_are_classes(folder: Path, classes: dict[str, list[str]]) -> None:
+    """Refuse folders that are splits by their look, and not classes: each holds the same folders and no image.
+
+    Raises:
+        ConfigError: If they do.
+    """
+    inner = {
+        frozenset(image.split('/')[1] if image.count('/') > 1 else '' for image in images)
+        for images in classes.values()
+    }
+    names = sorted(inner.pop())
+    if not inner and '' not in names and len(names) > 1:
+        raise ConfigError(
+            f'--data {folder}: its folders {", ".join(list(classes)[:3])} hold no images but the same '
+            f'folders, such as {", ".join(names[:3])}, as splits do. Rename them to train and val; or if they are '
+            'the classes, move their images up, out of the inner folders.'
+        )
+
+
+def place(image: str) -> float:
+    """Return a number from 0 to 1 that depends on the name of an image alone."""
+    return int.from_bytes(hashlib.sha256(image.encode('utf-8', 'surrogateescape')).digest()[:8], 'big') / 2**64
+
+
 def split(classes: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Split every class by a hash of the file names, so that new images change the place of no other one by much.
+    """Split every class by a hash of the file names, so that other images do not change the place of one.
+
+    Where this would leave no image of a class on a side, the image that is nearest to the border goes there.
 
     Args:
-        classes: Images by class.
+        classes: Images by class, at least two of each.
 
     Returns:
         Training and validation images; each has at least one image of every class.
     """
     train, val = {}, {}
     for name, images in classes.items():
-        order = sorted(images, key=lambda image: hashlib.sha256(image.encode('utf-8', 'surrogateescape')).digest())
-        count = max(1, round(VALIDATION * len(order)))
+        order = sorted(images, key=place)
+        count = sum(place(image) < VALIDATION for image in order)
+        count = min(max(1, count), len(order) - 1)
         val[name], train[name] = sorted(order[:count]), sorted(order[count:])
     return train, val
 
@@ -277,7 +321,7 @@ def find_weights(model: str, pretrained: str | bool, own: Path) -> tuple[Path, d
                 f'--pretrained: timm cannot load the weights of {model} ({error}). Name a file: --pretrained FILE.'
             ) from error
         return own.resolve(), network.state_dict()
-    file = Path(str(pretrained)).expanduser().resolve()
+    file = Path(find(str(pretrained))).expanduser().resolve()
     if not file.is_file():
         raise ConfigError(f'--pretrained {pretrained} does not exist. Name a checkpoint.')
     if file.suffix != '.safetensors':
@@ -330,26 +374,29 @@ def write_config(args: Namespace) -> str:
     """Write lists and config into the work dir, and say what was found.
 
     Args:
-        args: ``data``, ``unlabelled``, ``model``, ``pretrained``, ``method``, ``epochs`` and ``work_dir``, which
-            is set if it is None.
+        args: ``data``, ``unlabelled``, ``model``, ``pretrained``, ``method``, ``epochs``, ``overwrite`` and
+            ``work_dir``, which is set if it is None.
 
     Returns:
         The config file.
 
     Raises:
         ConfigError: If the folders do not fit, if there is no such network, or if the work dir holds something else.
+            Nothing is written then.
     """
+    model = MODEL if args.model is None else args.model
+    method = METHOD if args.method is None else args.method
     folder = Path(args.data).expanduser().resolve()
     names, train, val = find_parts(folder)
     unlabelled = None
     if args.unlabelled is not None:
-        if args.method != 'cds':
+        if method != 'cds':
             raise ConfigError(
-                f'--unlabelled: the method {args.method} has no use for images without labels. Leave them out, or '
+                f'--unlabelled: the method {method} has no use for images without labels. Leave them out, or '
                 'give --method cds.'
             )
         unlabelled = find_unlabelled(Path(args.unlabelled).expanduser().resolve(), (train, val))
-    network = find_network(args.model)
+    network = find_network(model)
     size = crop_size(short_sides(train))
     if network.small is None:
         size = network.side or max(LEAST, size)
@@ -357,9 +404,8 @@ def write_config(args: Namespace) -> str:
         if part is not None:
             short_sides(part)
     if args.work_dir is None:
-        args.work_dir = f'work_dirs/own/{folder.name}-{args.method}-{args.model.replace("/", "-")}'
+        args.work_dir = f'work_dirs/own/{folder.name}-{method}-{model.replace("/", "-")}'
     work_dir = Path(args.work_dir)
-    check_work_dir(work_dir)
     images = len(train.images) + (len(unlabelled.images) if unlabelled else 0)
     epochs = usual_epochs(images) if args.epochs is None else args.epochs
     if epochs < 1:
@@ -369,7 +415,7 @@ def write_config(args: Namespace) -> str:
     config = written / 'own.py'
     weights, state = None, None
     if args.pretrained:
-        weights, state = find_weights(args.model, args.pretrained, written / 'weights.pth')
+        weights, state = find_weights(model, args.pretrained, written / 'weights.pth')
     beside = min(batch // 2, len(unlabelled.images)) if unlabelled else 0
     text = config_text(
         Plan(
@@ -378,11 +424,11 @@ def write_config(args: Namespace) -> str:
             train,
             val,
             unlabelled,
-            args.method,
-            args.model,
+            method,
+            model,
             network,
             weights,
-            args.pretrained,
+            args.pretrained or False,
             size,
             batch,
             beside,
@@ -390,15 +436,16 @@ def write_config(args: Namespace) -> str:
             written.resolve(),
         )
     )
-    if config.is_file() and config.read_text(encoding='utf-8') != text:
-        raise ConfigError(
-            f'{config} exists and says something else. Train as it says by `mmcds train {config} --work-dir '
-            f'{work_dir}`, or choose another --work-dir.'
-        )
+    lists = {
+        name: ''.join(f'{image} {label}\n' for image, label in part.images)
+        for name, part in (('train.txt', train), ('val.txt', val), ('unlabelled.txt', unlabelled))
+        if part is not None
+    }
+    check_written(config, text, lists, args.overwrite)
+    check_work_dir(work_dir)
     written.mkdir(parents=True, exist_ok=True)
-    for name, part in (('train', train), ('val', val), ('unlabelled', unlabelled)):
-        if part is not None:
-            write_whole(written / f'{name}.txt', ''.join(f'{image} {label}\n' for image, label in part.images))
+    for name, listed in lists.items():
+        write_whole(written / name, listed)
     if weights is not None and state is not None:
         partial = weights.with_name(f'{weights.name}.{os.getpid()}.partial')
         torch.save(dict(state_dict=state), partial)
@@ -410,6 +457,49 @@ def write_config(args: Namespace) -> str:
         f'crops of {size} pixels, {epochs} epochs of {images // batch} steps. The config is {config}.'
     )
     return str(config)
+
+
+def check_written(config: Path, text: str, lists: dict[str, str], overwrite: bool) -> None:
+    """Refuse to write over what a run goes by, or over another config.
+
+    Args:
+        config: The file, in a folder of the work dir.
+        text: What is to be written into it.
+        lists: What is to be written into the lists beside it, by their names.
+        overwrite: Whether a run is set aside, so that its lists may change.
+
+    Raises:
+        ConfigError: If there is another config, or a run on other images.
+    """
+    work_dir = config.parent.parent
+
+    def before(file: Path) -> str:
+        return file.read_text(encoding='utf-8', errors='surrogateescape') if file.is_file() else ''
+
+    has_run = bool(checkpoints(work_dir)) or (work_dir / POINTER).exists()
+    if has_run and not overwrite:
+        differences = []
+        kinds = {'train.txt': 'training', 'val.txt': 'validation', 'unlabelled.txt': 'unlabelled'}
+        for name, listed in lists.items():
+            old = before(config.with_name(name))
+            count, old_count = listed.count('\n'), old.count('\n')
+            if count != old_count:
+                differences.append(f'{count} {kinds[name]} images, the run there has {old_count}')
+            elif listed != old:
+                differences.append(f'{count} {kinds[name]} images as the run there, but other ones')
+        if before(config) != text:
+            differences.append('another config')
+        if differences:
+            resume = f', or go on with that run by `mmcds train {config} --work-dir {work_dir} --resume`'
+            raise ConfigError(
+                f'work dir {work_dir} holds a run of something else: {"; ".join(differences)}. Choose another '
+                f'--work-dir{resume if config.is_file() else ""}.'
+            )
+    if config.is_file() and before(config) != text:
+        raise ConfigError(
+            f'{config} exists and says something else. Train as it says by `mmcds train {config} --work-dir '
+            f'{work_dir}`, or choose another --work-dir.'
+        )
 
 
 def supervision_text(method: str, network: Network) -> str:

@@ -5,15 +5,66 @@ import os
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 
 from mmcds.core.errors import ConfigError
 
+#: Fields that every entry of a list of the file must have.
+NEEDED = dict(
+    images=('id', 'file_name', 'height', 'width'),
+    categories=('id', 'name'),
+    annotations=('id', 'image_id', 'category_id', 'bbox'),
+)
+
+
+class CheckedCoco(COCO):
+    """A file in COCO's format, whose fields are checked before it is indexed.
+
+    Raises:
+        ConfigError: If a field is missing, a box has not four numbers, or an annotation is of no image.
+    """
+
+    def __init__(self, annotation_file: str) -> None:
+        self.file = Path(annotation_file).name
+        super().__init__(annotation_file)
+
+    def createIndex(self) -> None:
+        """Check the fields, and index the entries by their numbers."""
+        for group, fields in NEEDED.items():
+            if group not in self.dataset and group != 'annotations':  # those of a test may be kept from us
+                raise ConfigError(f'{self.file} lacks the field {group!r}. Add it, or name a file that has it.')
+            for place, entry in enumerate(self.dataset.get(group, ())):
+                for field in fields:
+                    if entry.get(field) is None:
+                        raise ConfigError(
+                            f'{self.file}: {group}[{place}] (id {entry.get("id")}) lacks the field {field!r}. '
+                            'Add it to this entry, and to all others that lack it.'
+                        )
+        images = {image['id'] for image in self.dataset['images']}
+        for annotation in self.dataset.get('annotations', ()):
+            box, image = annotation['bbox'], annotation['image_id']
+            if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+                raise ConfigError(
+                    f'{self.file}: annotation {annotation["id"]} has the bbox {box}, but a box is four numbers, '
+                    '[x, y, width, height]. Correct the annotation.'
+                )
+            if image not in images:
+                some = next(iter(images), None)
+                raise ConfigError(
+                    f'{self.file}: annotation {annotation["id"]} has the image_id {image!r} '
+                    f'({type(image).__name__}), which is the id of none of the {len(images)} images; theirs are '
+                    f'like {some!r} ({type(some).__name__}). Correct the annotation, or take it out.'
+                )
+        super().createIndex()
+
 
 @DATASETS.register_module()
 class CheckedCocoDataset(CocoDataset):
     """MMDetection's :class:`CocoDataset` that refuses annotations it would drop or mix up.
+
+    An annotation without ``area`` gets that of its box, but not in a test: the metric reads the file again itself.
 
     Args:
         max_empty_boxes: So many boxes without area, or wholly outside of their image, are left out and named in the
@@ -22,9 +73,12 @@ class CheckedCocoDataset(CocoDataset):
         **kwargs: Of :class:`mmdet.datasets.CocoDataset`.
 
     Raises:
-        ConfigError: If a class is not a category of the file, a box has a category that is not among the classes, a
-            box is inverted, not finite or empty, an image file is missing, or no image is left.
+        ConfigError: If a needed field is missing, an annotation is of no image, a class is not a category of the
+            file, a box has a category that is not among the classes, a box is inverted, not finite or empty, an
+            image file is missing, or no image is left.
     """
+
+    COCOAPI = CheckedCoco
 
     def __init__(self, *args, max_empty_boxes: int = 0, subset: bool = False, **kwargs) -> None:
         self.max_empty_boxes, self.subset = max_empty_boxes, subset
@@ -91,12 +145,20 @@ class CheckedCocoDataset(CocoDataset):
                 f'{len(self.cat_ids)} classes. Add it to metainfo=dict(classes=...) of the data set and set '
                 'num_classes of the heads, or set subset=True of the data set to leave such boxes out.'
             )
+        missing = [field for field in ('area', 'iscrowd') if annotation.get(field) is None]
+        if missing and self.test_mode:
+            raise ConfigError(
+                f'{where} lacks the field {missing[0]!r}, which the evaluation reads from the file. Add it to all '
+                'annotations: area is width * height of the box, and iscrowd is 0.'
+            )
         x, y, width, height = box = annotation['bbox']
         if not all(map(math.isfinite, box)) or width < 0 or height < 0:
             raise ConfigError(
                 f'{where} has the box {box}, which is inverted or not finite; a box is [x, y, width, height]. '
                 'Correct the annotation.'
             )
+        if 'area' in missing:
+            annotation['area'] = width * height
         inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(y, 0)
         if inside or annotation.get('ignore'):
             return

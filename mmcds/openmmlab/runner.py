@@ -64,13 +64,19 @@ def build_dataset(config: Mapping[str, Any]) -> BaseDataset:
         if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
             raise ConfigError(f'{config["type"]}: {error}. Leave it out, or correct its name.') from error
         inner = inner_dataset(config)
+        place = inner.get('data_root') or 'its folder'
         if isinstance(error, ValueError) and str(inner.get('ann_file')).endswith('.txt'):
             raise ConfigError(
                 f'{inner.get("type")} cannot read the list {inner["ann_file"]}: {str(error).rstrip(".")}. Each line '
                 'is the path of an image, a blank, and the number of its class.'
             ) from error
+        if isinstance(error, KeyError) and error.args and 'is not in the' not in str(error):  # of a registry
+            raise ConfigError(
+                f'{inner.get("type")}: {inner.get("ann_file") or "what is read"} of {place} lacks the field '
+                f'{error.args[0]!r}. Add it there, or correct the settings of the data set.'
+            ) from error
         raise ConfigError(
-            f'{inner.get("type")} cannot be loaded from {inner.get("data_root") or "its folder"}: '
+            f'{inner.get("type")} cannot be loaded from {place}: '
             f'{" ".join(str(error).split()).rstrip(".")}. Put the data there, or say where it is with '
             '--data-root FOLDER or MMCDS_DATA_ROOT=FOLDER.'
         ) from error

@@ -4,8 +4,11 @@ import json
 
 import pytest
 from detection_runs import replica_dataset
+from mmengine.registry import DefaultScope
 
 from mmcds.core.errors import ConfigError
+from mmcds.detection import CheckedCocoDataset
+from mmcds.openmmlab.runner import build_dataset
 
 
 @pytest.fixture
@@ -74,6 +77,67 @@ def test_empty_boxes_are_refused_or_left_out_and_named(changed, box):
 def test_missing_images_are_counted_before_the_run(changed):
     with pytest.raises(ConfigError, match=r'2 of 4 image files are missing, such as .*gone.* Check data_prefix\.img'):
         changed(lambda content: [image.update(file_name='gone.jpg') for image in content['images'][:2]])
+
+
+@pytest.mark.parametrize('image_id, kind', [('1', 'str'), (9999, 'int')])
+def test_an_annotation_of_no_image_is_refused(changed, image_id, kind):
+    words = rf'changed\.json: annotation 2 has the image_id {image_id!r} \({kind}\), .* like 1 \(int\)\. Correct'
+    with pytest.raises(ConfigError, match=words):
+        changed(lambda content: content['annotations'][1].update(image_id=image_id))
+
+
+@pytest.mark.parametrize(
+    'group, field',
+    [
+        *(('annotations', field) for field in ('id', 'bbox', 'image_id', 'category_id')),
+        *(('images', field) for field in ('id', 'file_name', 'height', 'width')),
+        *(('categories', field) for field in ('id', 'name')),
+    ],
+)
+def test_a_missing_field_is_named_with_its_entry(changed, group, field):
+    number = '.*' if field == 'id' else r'\d+'
+    with pytest.raises(ConfigError, match=rf"{group}\[1\] \(id {number}\) lacks the field '{field}'\. Add it"):
+        changed(lambda content: content[group][1].pop(field))
+
+
+@pytest.mark.parametrize('group', ['images', 'categories'])
+def test_a_file_without_images_or_categories_is_refused(changed, group):
+    with pytest.raises(ConfigError, match=rf"changed\.json lacks the field '{group}'"):
+        changed(lambda content: content.pop(group))
+
+
+@pytest.mark.parametrize('box', [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, '3', 4]])
+def test_a_box_is_four_numbers(changed, box):
+    with pytest.raises(ConfigError, match=r'annotation 1 has the bbox \[.*, but a box is four numbers'):
+        changed(set_first('bbox', box))
+
+
+def test_a_missing_area_is_that_of_the_box_but_a_test_needs_what_the_metric_reads(changed, coco_root):
+    def without(field):
+        return lambda content: [annotation.pop(field) for annotation in content['annotations']]
+
+    whole = replica_dataset(coco_root)
+    for field in ('area', 'iscrowd'):
+        found = changed(without(field))
+        for index in range(4):
+            boxes, ours = (each.get_data_info(index)['instances'] for each in (whole, found))
+            assert [box['bbox'] for box in ours] == [box['bbox'] for box in boxes]
+        with pytest.raises(
+            ConfigError, match=f"lacks the field '{field}', which the evaluation reads .* Add it to all"
+        ):
+            changed(without(field), test_mode=True)
+
+
+def test_a_field_that_a_reader_misses_is_no_folder_that_is_missing(coco_root, monkeypatch):
+    def read(self, raw_data_info):
+        raise KeyError('area')
+
+    monkeypatch.setattr(CheckedCocoDataset, 'parse_data_info', read)
+    config = dict(type='CheckedCocoDataset', data_root=str(coco_root / 'coco'), data_prefix=dict(img='train2017/'))
+    words = r"instances_train2017\.json of .* lacks the field 'area'"
+    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(ConfigError, match=words) as found:
+        build_dataset(dict(config, ann_file='annotations/instances_train2017.json'))
+    assert 'data-root' not in str(found.value)
 
 
 def test_a_data_set_of_which_nothing_is_left_is_refused(coco_root):

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 
 from mmcds.cli.check_config import check_config
-from mmcds.cli.own_data import crop_size, find_parts, split, usual_epochs, write_config
+from mmcds.cli.own_data import crop_size, find_parts, place, split, usual_epochs, write_config
 from mmcds.core.errors import ConfigError
 from mmcds.networks.timm_stages import timm_stages
 from mmcds.resources import resources
@@ -35,8 +35,8 @@ def write_images(folder, classes=CLASSES, count=15, size=(40, 30)):
 
 
 def arguments(folder, work_dir, **other):
-    usual = dict(unlabelled=None, model='resnet18', pretrained=False, method='cds', epochs=None)
-    return Namespace(**{**usual, **dict(data=folder, work_dir=work_dir), **other})
+    usual = dict.fromkeys(('unlabelled', 'model', 'pretrained', 'method', 'epochs'))
+    return Namespace(**{**usual, **dict(data=folder, work_dir=work_dir, overwrite=False), **other})
 
 
 def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, capsys):
@@ -53,11 +53,11 @@ def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, cap
         ]
     )
     said = capsys.readouterr().out
-    assert '36 training and 9 validation images of 3 classes, crops of 32 pixels, 4 epochs of 2 steps' in said
+    assert '38 training and 7 validation images of 3 classes, crops of 32 pixels, 4 epochs of 2 steps' in said
     assert runner.model.head.num_classes == 3
     assert (tmp_path / 'run/backbone_epoch_4.pth').is_file()
     listed = (tmp_path / 'run/config/train.txt').read_text(encoding='utf-8').splitlines()
-    assert len(listed) == 36
+    assert len(listed) == 38
     assert all(re.fullmatch(r'(blue|gr\'een|red ü)/\d+ x\.png [012]', line) for line in listed)
     assert not set(listed) & set((tmp_path / 'run/config/val.txt').read_text(encoding='utf-8').splitlines())
     with pytest.raises(ConfigError, match='holds a run already'):
@@ -66,7 +66,7 @@ def test_a_folder_is_trained_on_with_one_command_and_learned(tool, tmp_path, cap
     assert config.train_dataloader.dataset.classes == list(CLASSES)
     assert config.work_dir == str(tmp_path / 'run'), 'what is run with this config later goes there too'
     tool('browse_views').main([str(tmp_path / 'run/config/own.py'), '--out', str(tmp_path / 'views.png'), '-n', '50'])
-    assert '36 images, 2 view(s) of 32 x 32 pixels' in capsys.readouterr().out, 'as many as there are'
+    assert '38 images, 2 view(s) of 32 x 32 pixels' in capsys.readouterr().out, 'as many as there are'
 
 
 @pytest.mark.parametrize('method', ['plain', 'dsn', 'cds'])
@@ -88,23 +88,64 @@ def test_configs_are_ordinary_ones_that_fit_the_images(tmp_path, method, model, 
     build_on_meta(config.model)
 
 
-def test_given_splits_are_kept(tmp_path):
-    for part, count in (('train', 6), ('test', 4)):
+@pytest.mark.parametrize(
+    'train_name, other',
+    [
+        ('train', 'test'),
+        ('Training', 'Testing'),
+        ('Train', 'Test'),
+        ('train', 'testing'),
+        ('TRAIN', 'eval'),
+        ('training', 'Evaluation'),
+        ('train', 'dev'),
+    ],
+)
+def test_given_splits_are_kept_however_they_are_called(tmp_path, train_name, other):
+    for part, count in ((train_name, 6), (other, 4)):
         write_images(tmp_path / 'data' / part, count=count)
     names, train, val = find_parts(tmp_path / 'data')
     assert names == tuple(CLASSES)
     assert (len(train.images), len(val.images)) == (18, 12)
-    assert (train.root.name, val.root.name) == ('train', 'test')
+    assert (train.root.name, val.root.name) == (train_name, other)
+
+
+def test_what_is_called_validation_goes_before_a_test(tmp_path):
+    for part in ('train', 'Test', 'Validation'):
+        write_images(tmp_path / 'data' / part, count=2)
+    assert find_parts(tmp_path / 'data')[2].root.name == 'Validation'
+
+
+def test_splits_of_unknown_names_are_not_taken_for_classes(tmp_path):
+    for part in ('fold_1', 'train'):
+        write_images(tmp_path / 'data' / part, count=3)
+    with pytest.raises(ConfigError, match=r'fold_1, train hold no images but the same .*Rename them to train and'):
+        find_parts(tmp_path / 'data')
+    for name, sub_folders in (('one', {'images': 0}), ('several', {'left': 0, 'right': 1})):
+        write_images(tmp_path / name / 'cat', sub_folders, count=2)
+        write_images(tmp_path / name / 'dog', dict(list(sub_folders.items())[:1]), count=2)
+        assert find_parts(tmp_path / name)[0] == ('cat', 'dog'), 'classes may have folders within'
+    write_images(tmp_path / 'data', {'fold_1': 0}, count=1)  # an image beside the folders
+    assert find_parts(tmp_path / 'data')[0] == ('fold_1', 'train')
 
 
 def test_a_split_is_stratified_and_stays_when_images_are_added():
-    few = {name: [f'{name}/{number}.png' for number in range(50)] for name in 'ab'}
-    train, val = split(few)
-    assert all(len(val[name]) == 10 and len(train[name]) == 40 for name in 'ab')
-    assert all(sorted(train[name] + val[name]) == sorted(few[name]) for name in 'ab')
-    more = {name: [*images, f'{name}/new.png'] for name, images in few.items()}
-    assert all(len(set(split(more)[1][name]) ^ set(val[name])) <= 1 for name in 'ab')
-    assert split({'c': ['c/1', 'c/2']})[1]['c'], 'every class is validated'
+    some = {name: [f'{name}/{number}.png' for number in range(50)] for name in 'ab'}
+    train, val = split(some)
+    assert all(sorted(train[name] + val[name]) == sorted(some[name]) for name in 'ab')
+    more = {name: [f'{name}/{number}.png' for number in range(2000)] for name in 'ab'}
+    more_train, more_val = split(more)
+    for name in 'ab':
+        assert set(train[name]) <= set(more_train[name])
+        assert set(val[name]) <= set(more_val[name])
+        assert len(more_val[name]) == pytest.approx(400, abs=60), 'three standard deviations and more'
+
+
+def test_every_class_has_an_image_on_either_side():
+    classes = {f'c{number}': [f'c{number}/{image}' for image in 'xy'] for number in range(100)}
+    train, val = split(classes)
+    assert all(len(train[name]) == len(val[name]) == 1 for name in classes)
+    reversed_order = {name: images[::-1] for name, images in classes.items()}
+    assert split(reversed_order) == (train, val), 'by the names alone'
 
 
 def test_sizes_and_epochs_are_chosen_by_the_images():
@@ -157,12 +198,85 @@ def test_another_config_is_not_overwritten(tmp_path):
         write_config(arguments(str(data), str(tmp_path / 'new'), epochs=0))
 
 
+def test_lists_change_freely_until_there_is_a_run_and_never_silently_then(tmp_path):
+    data, work = write_images(tmp_path / 'data', count=70), tmp_path / 'run'
+
+    def state():
+        return {path.name: (path.read_text(), path.stat().st_mtime_ns) for path in (work / 'config').iterdir()}
+
+    write_config(arguments(str(data), str(work), epochs=3))
+    write_images(data, count=80)
+    write_config(arguments(str(data), str(work), epochs=3))
+    assert state()['train.txt'][0].count('\n') + state()['val.txt'][0].count('\n') == 240, 'no run was there'
+    (work / 'epoch_1.pth').touch()
+    assert write_config(arguments(str(data), str(work), epochs=3)), 'the same images'
+    before = state()
+    train = before['train.txt'][0].count('\n')
+    write_images(data, count=90)
+    _, now, _ = find_parts(data)
+    words = rf'{len(now.images)} training images, the run there has {train}.*Choose another --work-dir'
+    with pytest.raises(ConfigError, match=words) as found:
+        write_config(arguments(str(data), str(work), epochs=3))
+    assert 'config' not in str(found.value).split('Choose')[0], 'the config is the same'
+    with pytest.raises(ConfigError, match=r'another config\. Choose another --work-dir, or .*own\.py.* --resume'):
+        write_config(arguments(str(data), str(work), epochs=4))
+    assert state() == before, 'nothing is written'
+    write_config(arguments(str(data), str(work), epochs=3, overwrite=True))
+    assert state()['train.txt'][0].count('\n') == len(now.images), 'that run is set aside'
+
+
+def test_other_images_of_the_same_number_are_another_run_too(tmp_path):
+    data, work = write_images(tmp_path / 'data', count=20), tmp_path / 'run'
+    write_config(arguments(str(data), str(work)))
+    (work / 'last_checkpoint').touch()
+    name = (work / 'config/train.txt').read_text().splitlines()[0].rpartition(' ')[0]
+    number = next(n for n in range(1000) if place(f'blue/new {n}.png') > 0.2)
+    (data / name).rename(data / f'blue/new {number}.png')
+    with pytest.raises(ConfigError, match=r'\d+ training images as the run there, but other ones\. Choose'):
+        write_config(arguments(str(data), str(work)))
+
+
+def test_a_run_of_another_config_is_not_joined(tmp_path):
+    data, work = write_images(tmp_path / 'data', count=3), tmp_path / 'run'
+    work.mkdir()
+    (work / 'epoch_1.pth').touch()
+    with pytest.raises(ConfigError, match=r'holds a run of something else: .*; another config\. Choose .*-dir\.$'):
+        write_config(arguments(str(data), str(work)))
+    assert [path.name for path in work.iterdir()] == ['epoch_1.pth']
+
+
 @pytest.mark.parametrize('given', [[], ['config.py', '--data', 'folder']])
 def test_either_a_config_or_a_folder_is_needed(tool, given):
     with pytest.raises(ConfigError, match='either a config or --data FOLDER'):
         tool('train').main(given)
-    with pytest.raises(ConfigError, match='--unlabelled and --pretrained belong to --data FOLDER'):
-        tool('train').main(['config.py', '--unlabelled', 'folder'])
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        ['--unlabelled', 'folder'],
+        ['--pretrained'],
+        ['--pretrained', 'net.pth'],
+        ['--model', 'resnet18'],
+        ['--method', 'cds'],
+        ['--epochs', '0'],
+    ],
+)
+def test_options_of_a_folder_are_refused_beside_a_config(tool, given):
+    with pytest.raises(ConfigError, match=rf'{given[0]}: only for --data.*config\.py.* train_cfg\.max_epochs=N'):
+        tool('train').main(['config.py', *given])
+
+
+def test_the_options_have_the_defaults_that_the_help_names(tool, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool('train').main(['--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    assert '(default: resnet18)' in said
+    assert '(default: cds)' in said
+    args = arguments(str(write_images(tmp_path / 'data', count=2)), str(tmp_path / 'run'))
+    assert (args.model, args.method) == (None, None)
+    config = Config.fromfile(write_config(args))
+    assert (config.model.backbone.depth, list(config.model.supervisions)) == (18, ['cds'])
 
 
 @pytest.mark.parametrize(
@@ -249,17 +363,17 @@ def test_weights_of_timm_are_asked_of_timm_and_kept_beside_the_config(tmp_path, 
 
 
 def test_images_without_labels_are_contrasted_beside_the_others(tool, tmp_path, capsys):
-    data = write_images(tmp_path / 'data', count=5)  # 12 to train on
+    data = write_images(tmp_path / 'data', count=5)  # 11 to train on
     more = write_images(tmp_path / 'more', {'any/depth': 0}, count=9)
     command = ['--data', str(data), '--unlabelled', str(more), '--work-dir', str(tmp_path / 'run'), '--epochs', '1']
     small = ['model.backbone.base_channels=8', 'model.backbone.stem_channels=8', 'model.head.in_channels=64']
     runner = tool('train').main([*command, '--cfg-options', *TINY, *small])
-    assert '12 training and 3 validation images of 3 classes and 9 without labels' in capsys.readouterr().out
-    assert runner.iter == (12 + 9) // 6
+    assert '11 training and 4 validation images of 3 classes and 9 without labels' in capsys.readouterr().out
+    assert runner.iter == (11 + 9) // 5
     labels = runner.train_dataloader.dataset.get_gt_labels()
-    assert [(labels == label).sum() for label in (-1, 0, 1, 2)] == [9, 4, 4, 4]
+    assert [(labels == label).sum() for label in (-1, 0, 1, 2)] == [9, 3, 4, 4]
     for batch in runner.train_dataloader.batch_sampler:
-        assert (len(batch), (labels[batch] < 0).sum()) == (6 + 3, 3)
+        assert (len(batch), (labels[batch] < 0).sum()) == (5 + 2, 2)
     files = {runner.train_dataloader.dataset.get_data_info(index)['img_path'] for index in (labels < 0).nonzero()[0]}
     assert files == {str(path) for path in more.rglob('*.png')}
 
