@@ -22,6 +22,7 @@ from mmcds.cli.launch import (
     seed_number,
     set_loader_defaults,
 )
+from mmcds.core.errors import ConfigError
 from mmcds.evaluation.summary import plain
 from mmcds.openmmlab.runner import Runner
 
@@ -35,6 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--seed', type=seed_number, default=0, help='seed of the augmentations')
     args = parser.parse_args(argv)
     config = load_config(args)
+    if not config.get('data_preprocessor'):
+        raise ConfigError(
+            f'{args.config} describes a {config.model.get("type")} without a data_preprocessor at the top of the '
+            'config, so there are no views to show. Name the config of a classifier.'
+        )
     set_loader_defaults(config)
     check_data_root(config, ('train_dataloader',))
     loader = dict(config.train_dataloader, batch_size=args.num_images, num_workers=0, persistent_workers=False)

@@ -23,6 +23,7 @@ from mmcds.cli.launch import PICTURES, add_common_arguments, check_data_root, lo
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.summary import plain
 from mmcds.openmmlab.checkpoint import load_model, read_weights
+from mmcds.openmmlab.zoo import find
 
 #: Colours of what is drawn; both are seen on dark and light images, and dark text is seen on both.
 TRUTH, DETECTION = 'limegreen', 'orange'
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     check_data_root(config, ('test_dataloader',))
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmdet')):
         dataset = DATASETS.build(config.test_dataloader.dataset)
-        model = load_model(config, read_weights(args.checkpoint), args.checkpoint)
+        model = load_model(config, read_weights(find(args.checkpoint)), args.checkpoint)
     if not 1 <= args.num_images <= len(dataset):
         raise ConfigError(
             f'-n is {args.num_images}, but the test set has {len(dataset)} images. Ask for 1 to so many.'

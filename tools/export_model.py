@@ -9,10 +9,10 @@ import mmcds.cli  # noqa: F401  (registers everything, or says in one line what 
 
 # isort: split
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from mmcds.cli.launch import add_trust_argument, positive, run_tool
+from mmcds.cli.launch import add_trust_argument, output_file, output_folder, positive, run_tool
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.hub import load_classifier, save_pretrained
 from mmcds.openmmlab.programs import FORMATS, PIXELS, export_program
@@ -41,10 +41,14 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f'--license is for the format hf, not {format}')
     if args.pixels and format == 'hf':
         parser.error('--pixels is for the formats onnx and torch-export; hf takes both types')
-    size = (args.size[0], args.size[-1]) if args.size else None
-    model = load_classifier(find(args.checkpoint), ema=not args.no_ema, size=size)
     if format == 'hf' and Path(args.out).suffix in ('.pth', '.safetensors'):
         raise ConfigError(f'{args.out} is the name of a backbone (tools/export_backbone.py). Name a folder.')
+    try:
+        (output_folder if format == 'hf' else output_file(FORMATS[format]))(args.out)
+    except ArgumentTypeError as error:
+        parser.error(str(error))
+    size = (args.size[0], args.size[-1]) if args.size else None
+    model = load_classifier(find(args.checkpoint), ema=not args.no_ema, size=size)
     height, width = model.info['image_size']
     what = f'{model.info["num_classes"]} classes, RGB images of {height} x {width} pixels'
     if format == 'hf':

@@ -36,6 +36,7 @@ from mmcds.cli.launch import (
     Options,
     add_trust_argument,
     check_data_root,
+    check_has_test,
     load_config,
     output_folder,
     run_tool,
@@ -51,6 +52,7 @@ from mmcds.losses import alignment, uniformity
 from mmcds.openmmlab.backbone import build_backbone
 from mmcds.openmmlab.checkpoint import load_model, read_weights
 from mmcds.openmmlab.runner import Runner, inner_dataset
+from mmcds.openmmlab.zoo import find
 
 #: Key, title, digits and what is better of the measures of one network.
 MEASURES = {
@@ -335,13 +337,14 @@ def main(argv: list[str] | None = None) -> list[Network]:
     configs = [load_config(Namespace(config=file, **common)) for file in args.networks[::2]]
     for config in configs:
         set_loader_defaults(config)
+    check_has_test(configs[0])
     check_data_root(configs[0], ('train_dataloader', 'test_dataloader'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         import mmpretrain.utils
 
         mmpretrain.utils.register_all_modules(init_default_scope=False)
         networks = [
-            load_network(name, config, file, args.taps)
+            load_network(name, config, find(file), args.taps)
             for name, config, file in zip(args.names, configs, args.networks[1::2], strict=True)
         ]
         groups(networks)  # before the work

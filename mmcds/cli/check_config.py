@@ -43,7 +43,11 @@ KNOWN = (
     'compile',
     'custom_imports',
     'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
     'runner_type',
+    'strategy',
+    'sync_bn',
     'tta_model',
     'tta_pipeline',
 )
@@ -97,17 +101,26 @@ def check_names(config: Config) -> None:
 
 
 def check_options(config: Config, options: Mapping[str, Any]) -> None:
-    """Refuse options of the command line whose first name is in no config: they would change nothing.
+    """Refuse options of the command line that would change nothing: no name of the config, or a variable of it.
 
     Args:
         config: What they are merged into.
         options: Values by dotted names.
+
+    Raises:
+        ConfigError: Naming the option and what is meant.
     """
     settings = {key.rpartition('.')[2]: key for key in SETTINGS}
     for name in options:
         first = name.split('.')[0]
-        if first in config or first in KNOWN:
-            continue
+        if first in KNOWN or (isinstance(config.get(first), Mapping) and first not in ELSEWHERE):
+            continue  # a dict of another name can be a setting of the user's own code
+        if first in config:
+            raise ConfigError(
+                f'--cfg-options {name}: {first} is a variable of the config and was used already, so it would change '
+                'nothing. Set the keys that use it, such as train_cfg.max_epochs or model.head.num_classes, or edit '
+                'the file.'
+            )
         near = difflib.get_close_matches(first, (*config, *KNOWN, *settings), 1, 0.8)
         found = [settings.get(each, each) for each in near]
         raise ConfigError(
@@ -133,7 +146,10 @@ def check_optimiser(wrapper: Mapping[str, Any]) -> None:
             check_number(f'optim_wrapper.optimizer.{name}', optimiser[name], 0, 1 - 1e-9, 'a number from 0 to below 1')
     if 'weight_decay' in optimiser:
         check_number('optim_wrapper.optimizer.weight_decay', optimiser['weight_decay'], 0, 10, 'a number from 0 to 10')
-    for name, value in (wrapper.get('clip_grad') or {}).items():
+    clip = wrapper.get('clip_grad') or {}
+    if not isinstance(clip, Mapping):
+        raise ConfigError(f'optim_wrapper.clip_grad is {clip!r:.80}. Set it to a dict, such as dict(max_norm=5.0).')
+    for name, value in clip.items():
         if name in ('max_norm', 'clip_value'):
             check_number(f'optim_wrapper.clip_grad.{name}', value, 0, math.inf, 'a number above 0', True)
     check_whole('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), 1)

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import io
 import os
 import platform
 import re
@@ -340,7 +341,7 @@ def load_config(args: Namespace) -> Config:
         check_options(config, args.cfg_options)
         merge_options(config, args.cfg_options)
     check_config(config)
-    if args.data_root is not None and not reads_below(config, args.data_root):
+    if args.data_root is not None and not reads_below(config.to_dict(), args.data_root):
         print(f'mmcds: --data-root {args.data_root} changes nothing: the config reads no data below it.')
     if args.work_dir is not None:
         config.work_dir = args.work_dir
@@ -349,7 +350,6 @@ def load_config(args: Namespace) -> Config:
         path = Path(name)
         folder = path if library == 'paper' else Path(path.parent.name, path.stem)
         config.work_dir = str('work_dirs' / folder)
-    check_work_dir(config.work_dir)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         use_cpu_processes(config)
     return config
@@ -433,15 +433,31 @@ def set_loader_defaults(config: Config) -> None:
     place_colors(config)
 
 
+def check_has_test(config: Config) -> None:
+    """Refuse a config that describes no test.
+
+    Raises:
+        ConfigError: Naming what is missing.
+    """
+    if config.get('test_dataloader') is None:
+        raise ConfigError(
+            f'the config of {config.model.get("type")} has no test_dataloader, so nothing can be tested. Name the '
+            'config of a classifier or detector, or add test_dataloader, test_cfg and test_evaluator.'
+        )
+
+
 def prepare_testing(config: Config, checkpoint: str) -> None:
     """Make a config evaluate a checkpoint on its test set, and nothing else.
 
     Raises:
-        ConfigError: If the checkpoint does not exist, or the data folder is missing or empty.
+        ConfigError: If the config has no test, the checkpoint does not exist, the work dir cannot be written to, or
+            the data folder is missing or empty.
     """
+    check_has_test(config)
     checkpoint = find(checkpoint)
     if not Path(checkpoint).is_file():
         raise ConfigError(f'checkpoint {checkpoint} does not exist. Name a file such as work_dirs/NAME/epoch_90.pth.')
+    check_work_dir(config.work_dir)
     config.load_from, config.resume = checkpoint, False
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
@@ -467,6 +483,8 @@ def run_tool(main: Callable[[], object]) -> None:
     """
     receive_signals()
     end_with_launcher()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # as stderr: names of files may be of any bytes
     try:
         main()
         leave_group()

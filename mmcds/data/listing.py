@@ -105,9 +105,9 @@ class QuickFolders(CustomDataset):
 
     def _read(self) -> tuple[list[bytes], list[int]]:
         """Return the paths and labels from ``ann_file``."""
-        prefix = os.path.join(self.img_prefix, '').encode()
+        prefix = os.path.join(self.img_prefix, '').encode('utf-8', 'surrogatepass')
         paths, labels = [], []
-        text = fileio.get_text(self.ann_file, encoding='utf-8').removeprefix('\ufeff')  # some editors begin so
+        text = fileio.get(self.ann_file).decode('utf-8', 'surrogateescape').removeprefix('\ufeff')  # of some editors
         for number, line in enumerate(text.splitlines(), 1):
             name, _, label = line.strip().rpartition(' ')
             if not re.fullmatch(r'-?\d{1,9}', label) or not name:
@@ -115,7 +115,7 @@ class QuickFolders(CustomDataset):
                     f'{type(self).__name__}: line {number} of {self.ann_file} is '
                     f'{line!r}; every line must be a path, a space and a class number.'
                 )
-            paths.append(prefix + name.encode())
+            paths.append(prefix + name.encode('utf-8', 'surrogatepass'))
             labels.append(int(label))
         if not paths:
             raise ConfigError(

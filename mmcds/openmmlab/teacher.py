@@ -80,7 +80,8 @@ class LoadedTeacher(Teacher):
     Args:
         supervisions: Those of the student, which say what of the teacher they compare with.
         config: See :func:`read_model_config`; any MMPretrain ``ImageClassifier`` or a ``CDSClassifier``.
-        checkpoint: File or address of its weights. Defaults to the published ones of a model name.
+        checkpoint: File or address of its weights, or the name of a network of the zoo. Defaults to the published ones
+            of a model name.
         mode: See :class:`mmcds.core.Teacher`.
 
     Attributes:
@@ -97,6 +98,8 @@ class LoadedTeacher(Teacher):
         checkpoint: str | None = None,
         mode: str = 'eval',
     ) -> None:
+        from mmcds.openmmlab.zoo import find  # which is also a command, so that the package does not import it
+
         model, weights = read_model_config(config)
         preprocessor = model['data_preprocessor']
         super().__init__(None, mode, preprocessor.get('mean'), preprocessor.get('std'))
@@ -116,7 +119,7 @@ class LoadedTeacher(Teacher):
                     'set `teacher` of EmbeddingDistillation to its name there, or remove EmbeddingDistillation.'
                 )
         self.name = config if isinstance(config, str) else str(model['backbone'].get('type'))
-        self.checkpoint = checkpoint or weights
+        self.checkpoint = find(checkpoint) if checkpoint else weights
         self.identity: dict[str, Any] | None = None
         self._config = dict(
             type='CDSClassifier',

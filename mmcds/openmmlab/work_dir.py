@@ -47,20 +47,37 @@ def put_in_place(partial: Path, target: Path) -> None:
 
 
 def check_work_dir(work_dir: str | Path) -> None:
-    """Refuse a file in the place of the folder.
+    """Make the folder of a run, before any work is done for it.
 
     Raises:
-        ConfigError: If it is one.
+        ConfigError: If there is a file in its place, or if it cannot be made or written to.
     """
-    if Path(work_dir).exists() and not Path(work_dir).is_dir():
+    if Path(work_dir).is_file():
         raise ConfigError(f'--work-dir {work_dir} is a file. Name a folder.')
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'--work-dir {work_dir} cannot be made: {error.strerror}. Name another folder.') from error
+    if not os.access(work_dir, os.W_OK):
+        raise ConfigError(f'--work-dir {work_dir} cannot be written to. Name another folder.')
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write a text so that the name never stands for a part of it."""
+    """Write a text so that the name never stands for a part of it; names of files in it may be of any bytes."""
     partial = target.with_name(f'{target.name}.{os.getpid()}{PARTIAL}')
-    partial.write_text(text)
+    partial.write_text(text, encoding='utf-8', errors='surrogateescape')
     put_in_place(partial, target)
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Let one process at a time change a file, and the others wait; the lock lies beside it, and stays there empty."""
+    if fcntl is None:
+        yield
+        return
+    with target.with_name(f'.{target.name}{LOCK}').open('a') as stream:
+        fcntl.lockf(stream, fcntl.LOCK_EX)
+        yield
 
 
 def is_intact(path: Path) -> bool:
@@ -144,14 +161,13 @@ def only_training(work_dir: str | Path) -> Iterator[None]:
     """Let one training at a time write into a folder; the lock ends with its process, however that ends.
 
     Raises:
-        ConfigError: If another process trains there.
+        ConfigError: If another process trains there, or if the folder cannot be made or written to.
     """
+    check_work_dir(work_dir)
     if fcntl is None:
         yield
         return
-    path = Path(work_dir, LOCK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a+') as stream:
+    with Path(work_dir, LOCK).open('a+') as stream:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:

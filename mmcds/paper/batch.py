@@ -53,7 +53,7 @@ def usual_processes(config: Config, visible: int) -> int:
     As many of the visible GPUs as its batch can be divided over; on a machine without GPU one, or as many as the
     config was made for if it cannot be divided in time.
     """
-    parts = config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size
+    parts = max(1, config.auto_scale_lr.base_batch_size // config.train_dataloader.batch_size)
     if not visible:
         return parts if needs_all_at_once(config) else 1
     return max(number for number in range(1, min(visible, parts) + 1) if parts % number == 0)

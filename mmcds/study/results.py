@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmcds.core.errors import ConfigError
-from mmcds.openmmlab.work_dir import write_whole
+from mmcds.openmmlab.work_dir import locked, write_whole
 from mmcds.study.plan import ARMS, FINAL_SEEDS, POINTS, RATE, TRIAL_SEEDS, Arm, Point, compose_run, fingerprint
 from mmcds.study.statistics import choose
 
@@ -55,7 +55,7 @@ def mark_of(point: str, arm: str, stage: str, rate: float, value: float) -> str:
 
 
 class Results:
-    """The table of what has been run.
+    """The table of what has been run; several processes may add to one.
 
     Args:
         file: A CSV file; made with the first run.
@@ -66,22 +66,28 @@ class Results:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.rows: dict[tuple[str, ...], dict[str, str]] = {}
-        if file.is_file():
-            with file.open(newline='') as stream:
-                reader = csv.DictReader(stream)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise ConfigError(f'{file} is no table of the study: its columns are not {", ".join(COLUMNS)}.')
-                self.rows = {tuple(row[name] for name in KEY): row for row in reader}
+        self.rows = self._read()
+
+    def _read(self) -> dict[tuple[str, ...], dict[str, str]]:
+        """Return the rows of the file by their fields of :data:`KEY`."""
+        if not self.file.is_file():
+            return {}
+        with self.file.open(newline='') as stream:
+            reader = csv.DictReader(stream)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ConfigError(f'{self.file} is no table of the study: its columns are not {", ".join(COLUMNS)}.')
+            return {tuple(row[name] for name in KEY): row for row in reader}
 
     def add(self, job: Job, values: Mapping[str, str]) -> None:
-        """Add a run, and write all of them."""
-        self.rows[job.key] = {**dict(zip(KEY, job.key, strict=True)), **values}
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(self.rows[key] for key in sorted(self.rows))
-        write_whole(self.file, text.getvalue())
+        """Add a run, and write all of them, with what other processes have added since."""
+        with locked(self.file):
+            self.rows.update(self._read())
+            self.rows[job.key] = {**dict(zip(KEY, job.key, strict=True)), **values}
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(self.rows[key] for key in sorted(self.rows))
+            write_whole(self.file, text.getvalue())
 
     def find(self, job: Job) -> dict[str, str] | None:
         """Return the row of a run, if it has ended with today's settings."""

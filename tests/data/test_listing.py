@@ -1,5 +1,6 @@
 """Quick listings hold MMPretrain's samples in MMPretrain's order."""
 
+import os
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from mmcds.core.errors import ConfigError
 from mmcds.data import QuickFolders, QuickImageNet
 from mmcds.data.listing import pickle_infos
+from mmcds.openmmlab.work_dir import write_whole
 
 NAMES = [
     'b/x_10.JPEG',
@@ -130,3 +132,10 @@ def test_a_list_may_begin_with_a_mark_and_must_name_images(folder):
         (folder / 'list.txt').write_text(text)
         with pytest.raises(ConfigError, match=message):
             QuickFolders(data_root=str(folder), data_prefix='train', ann_file='list.txt')
+
+
+def test_a_list_may_name_files_of_any_bytes(folder):
+    name = os.fsdecode(b'a/\xff\xfe \xc3\xbc.png')
+    write_whole(folder / 'list.txt', f'{name} 0\n')
+    dataset = QuickFolders(data_root=str(folder), data_prefix='train', ann_file='list.txt')
+    assert infos(dataset)[0]['img_path'] == f'{folder}/train/{name}'

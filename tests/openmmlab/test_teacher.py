@@ -306,6 +306,11 @@ def test_training_without_the_checkpoint_says_how_to_get_it(start):
         start(student(None))
 
 
+def test_a_network_of_the_zoo_is_named_by_its_name():
+    name = 'cds_resnet18w16_fashion'
+    assert student(name).teacher.checkpoint == find(name) != name
+
+
 def test_the_identity_is_config_file_name_and_hash(teacher_file):
     model = student(teacher_file)
     model.init_weights()

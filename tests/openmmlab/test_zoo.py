@@ -161,3 +161,18 @@ def test_a_run_is_taken_in_with_what_it_was(tool, tmp_path):
 def test_names_of_no_network_and_paths_are_left_alone():
     for given in ('epoch_9.pth', '../zoo/cds_resnet18w16_fashion', 'cds_resnet50_in1k'):
         assert zoo.find(given) == given
+
+
+def test_a_name_is_enough_for_an_export_a_probe_and_a_picture(tool, scenes, tmp_path, capsys):
+    name = 'plain_resnet18w16_fashion'
+    tool('export_backbone').main([name, str(tmp_path / 'backbone.pth')])
+    taken = torch.load(tmp_path / 'backbone.pth', weights_only=True)['state_dict']
+    state = torch.load(zoo.find(name), weights_only=True)['state_dict']
+    assert all(torch.equal(value, state[f'backbone.{key}']) for key, value in taken.items())
+    few = ['--images', '20', '--neighbours', '2', '--taps', '3', '--out', str(tmp_path / 'probe')]
+    (network,) = tool('probe').main([CARDS[name]['config'], name, *few])
+    assert torch.equal(network.model.head.fc.weight.cpu(), state['head.fc.weight'])
+    command = [CARDS[DETECTOR]['config'], DETECTOR, '--data-root', str(scenes), '-n', '1']
+    tool('draw_detections').main([*command, '--out', str(tmp_path / 'boxes.png')])
+    assert '1 images, 0 detections' not in capsys.readouterr().out
+    assert (tmp_path / 'boxes.png').stat().st_size > 1000

@@ -46,6 +46,13 @@ def test_images_are_divided_over_processes_then_over_time(name, processes, expec
         assert config.train_dataloader.batch_sampler.num_unlabelled == 32
 
 
+@pytest.mark.parametrize('visible', [0, 1, 8])
+def test_a_batch_above_that_of_the_learning_rate_is_for_one_process(visible):
+    config = compose(cell('table3/resnet50_in1k/cds'))
+    config.train_dataloader.batch_size = 2 * config.auto_scale_lr.base_batch_size
+    assert usual_processes(config, visible) == 1
+
+
 def test_a_schedule_that_counts_iterations_counts_those_of_a_step():
     config = compose(cell('table4/resnet50_coco/plain-Faster_R-CNN'))
     warmup, epochs = config.param_scheduler[0].copy(), config.param_scheduler[1].copy()

@@ -27,6 +27,7 @@ CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
         ({'optim_wrapper.optimizer.lr': '0.1 '}, r"optimizer\.lr is '0\.1 '"),
         ({'optim_wrapper.optimizer.momentum': 1.5}, r'optimizer\.momentum is 1\.5.*below 1'),
         ({'optim_wrapper.optimizer.weight_decay': float('nan')}, r'weight_decay is nan'),
+        ({'optim_wrapper.clip_grad': 5}, r'optim_wrapper\.clip_grad is 5\. Set it to a dict, such as dict\(max_norm'),
         ({'optim_wrapper.clip_grad': dict(max_norm=-1)}, r'clip_grad\.max_norm is -1'),
         ({'optim_wrapper.accumulative_counts': 0}, r'accumulative_counts is 0'),
         ({'param_scheduler.0.start_factor': float('nan')}, r'param_scheduler\.0\.start_factor is nan'),
@@ -88,7 +89,23 @@ def test_an_option_that_would_change_nothing_is_refused(name, meant):
     config = Config.fromfile(CONFIG)
     with pytest.raises(ConfigError, match=rf'--cfg-options {name}: .*would change nothing.*{meant}'):
         check_options(config, {name: 1})
-    check_options(config, {'train_cfg.max_epochs': 1, 'auto_scale_lr.enable': True, 'num_classes': 3, 'compile': True})
+    check_options(config, {'train_cfg.max_epochs': 1, 'auto_scale_lr.enable': True, 'compile': True})
+
+
+@pytest.mark.parametrize('name', ['num_classes', 'data_root', 'view_0', 'test_pipeline.0.type', 'optimizer.lr'])
+def test_an_option_for_a_variable_of_the_config_is_refused_as_it_was_used_already(name):
+    config = get_config('mmcds::byol/resnet50_in1k.py' if name == 'optimizer.lr' else 'mmcds::cds/resnet50_in1k.py')
+    message = rf'--cfg-options {name}: {name.split(".")[0]} is a variable of the config and was used already'
+    with pytest.raises(ConfigError, match=message):
+        check_options(config, {name: 1})
+
+
+def test_options_for_what_is_read_at_the_top_are_taken():
+    config = Config.fromfile(CONFIG)
+    config.merge_from_dict({'my_code': dict(width=3)})
+    names = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'experiment_name', 'default_scope')
+    options = dict.fromkeys((*names, 'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg.type'), 'x')
+    check_options(config, {**options, 'randomness.seed': 1, 'custom_hooks': [], 'my_code.width': 4})
 
 
 @pytest.mark.parametrize(
@@ -146,7 +163,13 @@ def test_numbers_of_jobs_that_mean_nothing_are_refused(tool, jobs, capsys):
     assert f'--jobs: {jobs!r} is no whole number from 1 on' in capsys.readouterr().err
 
 
-def test_a_work_dir_that_is_a_file_is_refused(tool, tmp_path):
+@pytest.mark.parametrize('name, rest', [('train', []), ('test', ['plain_resnet18w16_fashion'])])
+def test_a_work_dir_that_cannot_be_made_or_written_is_refused(tool, tmp_path, monkeypatch, name, rest):
     (tmp_path / 'file').touch()
-    with pytest.raises(ConfigError, match=r'--work-dir .*file is a file'):
-        tool('train').main([CONFIG, '--work-dir', str(tmp_path / 'file')])
+    wrong = {'file': 'is a file', 'file/x': r'cannot be made: Not a directory\.'}
+    for place, message in wrong.items():
+        with pytest.raises(ConfigError, match=rf'--work-dir .*{place} {message}'):
+            tool(name).main([CONFIG, *rest, '--work-dir', str(tmp_path / place)])
+    monkeypatch.setattr('os.access', lambda *_: False)  # a superuser may write everywhere
+    with pytest.raises(ConfigError, match=r'--work-dir .*new cannot be written to\.'):
+        tool(name).main([CONFIG, *rest, '--work-dir', str(tmp_path / 'new')])

@@ -59,6 +59,36 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(name,
     assert file.read_text() == 'mine'
 
 
+@pytest.mark.parametrize(
+    'name, out',
+    [('export_backbone', 'x.pth'), ('export_model', 'x.onnx'), ('export_model', 'x.pt2'), ('export_model', 'x')],
+)
+def test_an_export_is_refused_before_the_checkpoint_is_read(name, out, tool, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit):
+        tool(name).main(['nowhere.pth', str(tmp_path / 'file' / out)])
+    assert 'cannot be made: ' in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r'nowhere\.pth does not exist'):
+        tool(name).main(['nowhere.pth', str(tmp_path / 'new' / out)])
+    monkeypatch.setattr('os.access', lambda *_: False)
+    with pytest.raises(SystemExit):
+        tool(name).main(['nowhere.pth', str(tmp_path / 'new' / out)])
+    assert 'cannot be written to' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['test', 'calibration', 'probe'])
+def test_a_config_without_a_test_is_refused(name, tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match='the config of BYOL has no test_dataloader'):
+        tool(name).main(['mmcds::byol/resnet50_in1k.py', 'plain_resnet18w16_fashion'])
+
+
+def test_a_detector_has_no_views_to_show(tool, tmp_path):
+    config = 'mmcds::detection/faster-rcnn_resnet18w16_scenes-cds.py'
+    with pytest.raises(ConfigError, match=f'{config} describes a FasterRCNN without a data_preprocessor'):
+        tool('browse_views').main([config, '--out', str(tmp_path / 'v.png')])
+
+
 def test_a_folder_without_the_right_to_write_is_refused(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('os.access', lambda *_: False)  # a superuser may write everywhere
     with pytest.raises(SystemExit):

@@ -1,6 +1,10 @@
 """What predict says of files is what the test of a training says of the same images."""
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +17,7 @@ from PIL import Image
 from mmcds.core.errors import ConfigError
 from mmcds.data.embedded import EmbeddedFashionMNIST
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = EmbeddedFashionMNIST.METAINFO['classes']
 
 
@@ -106,3 +111,16 @@ def test_what_cannot_be_predicted_is_refused(trained, tool, tmp_path):
     torch.save(dict(state_dict={}, meta=dict(cfg=unsupervised.pretty_text)), tmp_path / 'simclr.pth')
     with pytest.raises(ConfigError, match=r'simclr\.pth is a SimCLR that gives no classes.*or of a detector'):
         predict([str(tmp_path / 'simclr.pth'), str(images)])
+
+
+def test_names_of_any_bytes_are_shown_and_written(trained, tmp_path):
+    image = next(trained[2].glob('*.png'))
+    file = os.fsencode(tmp_path) + b'/\xff.png'
+    with open(file, 'wb') as stream:
+        stream.write(image.read_bytes())
+    command = ['tools/predict.py', str(trained[0]), os.fsdecode(file), '--out', str(tmp_path / 'a.csv')]
+    environment = {**os.environ, 'PYTHONIOENCODING': 'utf-8'}
+    done = subprocess.run([sys.executable, *command], capture_output=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert rb'\udcff.png  ' in done.stdout
+    assert (tmp_path / 'a.csv').read_bytes().splitlines()[1].startswith(file + b',')

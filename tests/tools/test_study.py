@@ -1,11 +1,14 @@
 """The study as a command: runs what is missing, chooses, compares, and says what it found."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mmcds.core.errors import ConfigError
+from mmcds.openmmlab.work_dir import locked
 from mmcds.study import plan, report, results
 
 ARGS = ['grey-300', '--arms', 'one,both']
@@ -52,6 +55,29 @@ def fill(table, place, name, accuracy, trial=lambda value: 70 + 10 * value):
         table.add(job, dict(accuracy=str(trial(job.value)), ece='0.1', nll='1', **WHERE))
     for job in [job for jobs in table.finals(point, arm).values() for job in jobs]:
         table.add(job, dict(accuracy=str(accuracy(job.seed, job.value)), ece='0.05', nll='0.5', **WHERE))
+
+
+def test_two_processes_add_to_one_table(study, tmp_path):
+    first, second = results.Results(tmp_path / 'study.csv'), results.Results(tmp_path / 'study.csv')
+    point, arm = plan.POINTS['grey-300'], plan.ARMS['one']
+    jobs = [results.Job(point, arm, 'trial', 0.1, value, 0) for value in (0.05, 0.1)]
+    for table, job in zip((first, second), jobs, strict=True):
+        table.add(job, dict(accuracy='80', ece='0.1', nll='1', **WHERE))
+    assert results.Results(tmp_path / 'study.csv').rows.keys() == {job.key for job in jobs} == second.rows.keys()
+
+
+def test_who_changes_a_file_waits_for_who_does(tmp_path):
+    code = (
+        'import sys, time; from pathlib import Path; from mmcds.openmmlab.work_dir import locked\n'
+        'file = Path(sys.argv[1])\n'
+        'with locked(file): print("mine", flush=True); time.sleep(1); file.write_text("whole")\n'
+    )
+    command = [sys.executable, '-c', code, str(tmp_path / 'file')]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'mine\n'
+        assert not (tmp_path / 'file').exists()
+        with locked(tmp_path / 'file'):
+            assert (tmp_path / 'file').read_text() == 'whole'
 
 
 def test_runs_what_is_missing_and_no_more(study, tmp_path, capsys, monkeypatch):

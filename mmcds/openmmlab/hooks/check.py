@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import check_architecture, check_training_state, model_state
+from mmcds.openmmlab.work_dir import named_checkpoint
 from mmcds.views.keyed import pipelines
 from mmcds.views.loading import LoadImage, read_image
 from mmcds.views.multi_view import MultiViewTransform, pipeline_steps
@@ -163,8 +164,9 @@ class CheckDataHook(Hook):
 class CheckCheckpointHook(Hook):
     """Refuse a checkpoint that does not fit, where MMEngine only warns and goes on with random weights.
 
-    A test, or a resumed training, needs every tensor of the model (a test does not need the supervisions). A
-    training that starts from ``load_from`` needs the whole backbone; another head is allowed and logged.
+    A test, or a resumed training, needs every tensor of the model (a test does not need the supervisions), and a
+    resumed training has no supervisions beside them. A training that starts from ``load_from`` needs the whole
+    backbone; another head is allowed and logged.
 
     Raises:
         ConfigError: If tensors are missing or have another shape, or a training cannot go on from it.
@@ -177,7 +179,7 @@ class CheckCheckpointHook(Hook):
         wanted = bare_model(runner).state_dict()
         training = runner._train_loop is not None
         resuming = training and runner._resume
-        source = runner._load_from or 'the checkpoint'
+        source = runner._load_from or named_checkpoint(runner.work_dir) or 'the checkpoint'
         if not isinstance(checkpoint.get('meta', {}), Mapping):
             raise ConfigError(f'{source} is damaged: its meta is a {type(checkpoint["meta"]).__name__}. Name another.')
         if resuming:
@@ -186,4 +188,10 @@ class CheckCheckpointHook(Hook):
             wanted = {key: value for key, value in wanted.items() if not key.startswith('supervisions.')}
         prefix = 'backbone.' if training and not resuming else ''
         state = model_state(checkpoint, source)
+        others = [key for key in state if key.startswith('supervisions.') and key not in wanted]
+        if resuming and others:
+            raise ConfigError(
+                f'{source} is of another method: the model has no {others[0]}. Resume with the config with which it '
+                f'was trained, or start from its weights in another --work-dir: --cfg-options load_from={source}.'
+            )
         check_architecture(wanted, state, source, prefix)

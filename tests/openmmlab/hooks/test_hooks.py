@@ -261,6 +261,20 @@ def test_resuming_a_finished_run_reports_again_and_changes_no_weight(tool, finis
         assert torch.equal(value, before[key])
 
 
+def test_a_run_goes_on_with_its_own_method_alone(tool, finished, tmp_path):
+    plain = CONFIG.replace('/cds/', '/plain/')
+    for arguments in (['--resume'], ['--resume', str(finished / 'epoch_2.pth')]):
+        with pytest.raises(
+            ConfigError, match=r'epoch_2\.pth is of another method: the model has no supervisions\.cds'
+        ):
+            train(tool, finished, epochs=3, config=plain, arguments=arguments)
+    train(tool, tmp_path, config=plain)
+    with pytest.raises(
+        ConfigError, match=r'epoch_1\.pth is of another architecture: .* supervisions\.cds\S+ is missing'
+    ):
+        train(tool, tmp_path, epochs=2, arguments=['--resume'])
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(tool, finished, tmp_path):
     options = [*QUICK, 'model.backbone.base_channels=32', 'model.head.in_channels=256']
     refused = 'is of another architecture: 6 tensors are missing and {} have another shape, such as backbone'
