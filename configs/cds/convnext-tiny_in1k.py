@@ -1,6 +1,6 @@
 """CDS on another backbone: ConvNeXt-T, ImageNet-1k. Not in the paper.
 
-Heads of the form of the paper's text (Linear - ReLU - Linear) on module names, since its numbered outputs are pooled already.
+Light heads, Linear - ReLU - Linear on the pooled map, on module names, since its numbered outputs are pooled already.
 Ours: not run yet. Command: python tools/train.py configs/cds/convnext-tiny_in1k.py
 Not in the paper: everything; temperature 0.07 and loss_weight 0.1 are those of the convolutional networks.
 """

@@ -1,6 +1,6 @@
 """CDS on another backbone: Swin-T, ImageNet-1k. Not in the paper.
 
-Heads of the form of the paper's text (Linear - ReLU - Linear) on the last block of three
+Light heads, Linear - ReLU - Linear on the pooled map, on the last block of three
 stages; a numbered stage would add a LayerNorm of its own to the network.
 Ours: not run yet. Command: python tools/train.py configs/cds/swin-tiny_in1k.py
 Not in the paper: everything; temperature 0.07 and loss_weight 0.1 are those of the convolutional networks.

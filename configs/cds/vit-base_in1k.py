@@ -1,6 +1,6 @@
 """CDS on another backbone: ViT-B/16, ImageNet-1k. Not in the paper.
 
-Heads of the form of the paper's text (Linear - ReLU - Linear) on three blocks; their tokens are laid out as a map.
+Light heads, Linear - ReLU - Linear on the pooled map, on three blocks; their tokens are laid out as a map.
 Ours: not run yet. Command: python tools/train.py configs/cds/vit-base_in1k.py
 Not in the paper: everything; temperature 0.07 and loss_weight 0.1 are those of the convolutional networks.
 """
