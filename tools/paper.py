@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcds.cli.launch import OPTIONS_HELP, Options, positive, print_table, run_tool, seed_number
+from mmcds.cli.check_config import check_options
+from mmcds.cli.launch import OPTIONS_HELP, Options, merge_options, positive, print_table, run_tool, seed_number
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.sweep import RESULT, Run, execute
 from mmcds.openmmlab.work_dir import named_checkpoint
@@ -113,7 +114,8 @@ def whole_config(each: Cell, seed: int, args: Namespace) -> tuple[Config, Batch]
             config.model.backbone.init_cfg.checkpoint = checkpoint
         else:
             config.load_from = checkpoint
-    config.merge_from_dict({**seed_options(METHODS[each.method], seed), **args.cfg_options})
+    check_options(config, args.cfg_options)
+    merge_options(config, {**seed_options(METHODS[each.method], seed), **args.cfg_options})
     return config, share_batch(each, config, args)
 
 

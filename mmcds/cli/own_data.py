@@ -276,7 +276,8 @@ def find_network(name: str) -> Network:
 def timm_network(name: str) -> Network:
     """Return what timm says of a network: stages, normalisation, and the side if it is fixed.
 
-    Networks with BatchNorm are trained by SGD, others, which have LayerNorm mostly, by AdamW.
+    Networks with BatchNorm get the official convolutional heads and are trained by SGD, others, which have LayerNorm
+    mostly, get light heads and AdamW.
     """
     with torch.device('meta'):
         network: Any = timm_stages(name)
@@ -287,6 +288,7 @@ def timm_network(name: str) -> Network:
         taps=usual_taps([stage['reduction'] for stage in network.feature_info]),
         side=facts['input_size'][-1] if facts.get('fixed_input_size') else None,
         backbone=dict(type="'TimmStages'", model_name=repr(name)),
+        head='sepconv' if smooth else 'mlp',
         width=classified_width(network),
         mean=tuple(round(255 * value, 3) for value in facts['mean']),
         std=tuple(round(255 * value, 3) for value in facts['std']),

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from mmcds.core.errors import ConfigError
 from mmcds.core.outputs import tap_name
 from mmcds.core.taps import TapInfo, TappedBackbone, as_map
+from mmcds.heads.projection import CDSNeck, SepConv
 from mmcds.openmmlab.backbone import build_backbone
 
 RESNET = dict(type='mmpretrain.ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
@@ -147,6 +148,10 @@ def test_a_vector_at_the_end_leaves_the_stride_of_the_last_map():
     info = TappedBackbone(backbone, (1, 4)).measure(backbone, 10)
     assert info.taps == {1: TapInfo(64, 4), 4: TapInfo(512, 32)}
     assert info.final == TapInfo(512, 32)
+    widths, strides = zip(*((tap.channels, tap.stride) for tap in info.taps.values()), strict=True)
+    neck = CDSNeck((1, 4), widths, strides, info.final.channels, info.final.stride)
+    depths = [sum(isinstance(layer, SepConv) for layer in head) for head in neck.heads.values()]
+    assert depths == [3, 0], 'three halvings, and the pooled feature itself'
     vit = build_backbone(dict(type='mmpretrain.VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16), ())
     assert TappedBackbone(vit, ('layers.3',)).measure(vit, 10).final == TapInfo(192, 16)
 

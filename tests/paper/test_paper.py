@@ -750,6 +750,16 @@ def test_tool_says_that_nothing_of_a_table_is_run(tool):
         tool('paper').main(['run', 'table4', '--scale', 'mini'])
 
 
+@pytest.mark.parametrize(
+    'option, message', [('train_cgf.max_epochs=2', 'Did you mean train_cfg'), ('epochs=2', 'no epochs')]
+)
+def test_an_option_that_would_change_no_cell_is_refused(tool, tmp_path, option, message):
+    command = ['run', 'table1/mini_fashion/dks', '--scale', 'mini', '--out', str(tmp_path), '--cfg-options', option]
+    with pytest.raises(ConfigError, match=message):
+        tool('paper').main(command)
+    assert not list(tmp_path.rglob('*.pth'))
+
+
 def test_what_is_trained_first_is_handed_over_for_encoders_self_supervision_and_detectors(tool, tmp_path, monkeypatch):
     from mmengine.config import Config
 

@@ -299,6 +299,9 @@ def test_every_network_is_built_as_its_config_says(tmp_path, model, side, stride
         network = build_on_meta(config.model)
         assert config.size == side
         assert config.optim_wrapper.optimizer.type == optimizer
+        own = config.model.supervisions[method]
+        forms = ('sepconv', 'sepconv') if optimizer == 'SGD' else ('mlp', 'pool')
+        assert (own.neck.head if method == 'cds' else own.trunk) == forms[method == 'dsn']
         taps = network.measure().taps
         assert list(taps) == list(config.model.supervisions[method].taps)
         assert [tap.stride for tap in taps.values()] == (strides if method == 'cds' else strides[:3])
