@@ -43,7 +43,7 @@ GUARDS = {
     'signals and minutes': (hooks.StopHook, 'before_train_iter'),
     'finite loss': (hooks.CheckFiniteHook, 'after_train_iter'),
     'labels': (preprocessor.CDSDataPreprocessor, '_check_labels'),
-    'rows of the loss': (supcon, '_check_rows'),
+    'rows of the loss': (supcon, 'check_rows'),
 }
 
 

@@ -28,11 +28,12 @@ def normalise(images: Tensor) -> Tensor:
 def random_views(images: Tensor) -> Tensor:
     """Return two randomly cropped and flipped views of each image, (2, N, 3, 28, 28), normalised."""
     count, padded, views = len(images), F.pad(images, (3, 3, 3, 3)), []
+    number, side = (torch.arange(length, device=images.device) for length in (count, 28))
     for _ in range(2):
-        top, left = torch.randint(0, 7, (2, count))
-        rows, columns = top[:, None] + torch.arange(28), left[:, None] + torch.arange(28)
-        cut = padded[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
-        flip = (torch.rand(count) < 0.5)[:, None, None, None]
+        top, left = torch.randint(0, 7, (2, count), device=images.device)
+        rows, columns = top[:, None] + side, left[:, None] + side
+        cut = padded[number[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+        flip = (torch.rand(count, device=images.device) < 0.5)[:, None, None, None]
         views.append(torch.where(flip, cut.flip(3), cut))
     return normalise(torch.stack(views))
 

@@ -80,6 +80,10 @@ def read_models(arguments: list[str], names: list[str] | None) -> list[Model]:
             raise ConfigError(f'{checkpoint} was named twice for {name}. Name every run once.')
         label = f'{name}_{len(same)}' if names.count(name) > 1 else name
         models.append(Model(name, config, checkpoint, label))
+    files = [f'{model.label}{end}' for model in models for end in ('', '-scaled')]
+    twice = [file for file in files if files.count(file) > 1]
+    if twice:
+        raise ConfigError(f'--names: two models would be called {twice[0]}. Give other names.')
     return models
 
 

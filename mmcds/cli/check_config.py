@@ -115,6 +115,8 @@ def check_options(config: Config, options: Mapping[str, Any]) -> None:
         first = name.split('.')[0]
         if first in KNOWN or (isinstance(config.get(first), Mapping) and first not in ELSEWHERE):
             continue  # a dict of another name can be a setting of the user's own code
+        if first in config and first in unused_names(config.filename):
+            continue  # so can another value that the config does not use itself
         if first in config:
             raise ConfigError(
                 f'--cfg-options {name}: {first} is a variable of the config and was used already, so it would change '

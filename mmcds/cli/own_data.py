@@ -479,6 +479,8 @@ def check_written(config: Path, text: str, lists: dict[str, str], overwrite: boo
         return file.read_text(encoding='utf-8', errors='surrogateescape') if file.is_file() else ''
 
     has_run = bool(checkpoints(work_dir)) or (work_dir / POINTER).exists()
+    if has_run and not overwrite and not config.is_file():
+        raise ConfigError(f'work dir {work_dir} holds a run that --data did not begin. Choose another --work-dir.')
     if has_run and not overwrite:
         differences = []
         kinds = {'train.txt': 'training', 'val.txt': 'validation', 'unlabelled.txt': 'unlabelled'}
@@ -492,10 +494,9 @@ def check_written(config: Path, text: str, lists: dict[str, str], overwrite: boo
         if before(config) != text:
             differences.append('another config')
         if differences:
-            resume = f', or go on with that run by `mmcds train {config} --work-dir {work_dir} --resume`'
             raise ConfigError(
                 f'work dir {work_dir} holds a run of something else: {"; ".join(differences)}. Choose another '
-                f'--work-dir{resume if config.is_file() else ""}.'
+                f'--work-dir, or go on with that run by `mmcds train {config} --work-dir {work_dir} --resume`.'
             )
     if config.is_file() and before(config) != text:
         raise ConfigError(

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
-#: How much larger the larger image is on which a network is measured, if it takes one. The last stage of an ImageNet
-#: network makes one pixel of an image of 32; of the larger one, only what was averaged has one.
-LARGER = 8
+#: How much larger the larger image is on which a network is measured where one size does not tell its last map.
+LARGER = 4
 
 
 @dataclass(frozen=True)
@@ -70,35 +71,46 @@ def ghost_of(network: nn.Module, image_size: Sequence[int] | None = None) -> tup
 
 
 @torch.no_grad()
-def larger_calls(ghost: nn.Module, images: Tensor) -> tuple[list[Call], Sequence[int]]:
-    """Return what runs on an image :data:`LARGER` times as large, or on this one if the network takes no other size.
+def calls_on_larger(ghost: nn.Module, images: Tensor) -> list[Call]:
+    """Return what runs on an image :data:`LARGER` times as large; nothing if the network takes no other size.
 
     Args:
-        ghost: See :func:`ghost_of`.
+        ghost: See :func:`ghost_of`; a copy of it runs.
         images: See there. (1, C, H, W).
-
-    Returns:
-        The calls, and height and width of the image.
     """
     height, width = images.shape[2:]
-    large = images.new_zeros(*images.shape[:2], LARGER * height, LARGER * width)
+    ghost = copy.deepcopy(ghost)
     with calls_of(ghost) as calls:
         try:
-            ghost(large)
-            return calls, large.shape[2:]
+            ghost(images.new_zeros(*images.shape[:2], LARGER * height, LARGER * width))
         except Exception:  # whatever a network says about a size that it does not take
-            calls.clear()
-        ghost(images)
-    return calls, images.shape[2:]
+            return []
+    return calls
 
 
-def is_channels_last(output: Any, image_size: Sequence[int]) -> bool:
-    """Return whether an output is a map (M, H, W, C), as those of Swin in timm and torchvision.
+def has_pooled_early(calls: Iterable[Call]) -> bool:
+    """Return whether a last map is not told by its size: convolutions make one pixel, or pooling more than one."""
+    for call in calls:
+        if call.name and isinstance(call.output, Tensor) and call.output.ndim == 4:
+            pixels = call.output.shape[2] * call.output.shape[3]
+            if pixels == 1 and any(
+                isinstance(each, _ConvNd) and max(each.kernel_size) > 1 for each in call.module.modules()
+            ):
+                return True
+            if pixels > 1 and isinstance(call.module, _AdaptiveAvgPoolNd | _AdaptiveMaxPoolNd):
+                return True
+    return False
 
-    It is if only so its height and width have the proportions of the image.
+
+def is_channels_last(module: nn.Module, output: Any, image_size: Sequence[int]) -> bool:
+    """Return whether a module puts out maps (M, H, W, C), as those of Swin in timm and torchvision do.
+
+    It does if it has linear layers or LayerNorm and no convolution, and the map has the proportions of the image in
+    this order; a map that has them in both orders needs a linear layer.
 
     Args:
-        output: What a module put out; of a tuple the first item counts.
+        module: The module.
+        output: What it put out; of a tuple the first item counts.
         image_size: Height and width of the image.
     """
     if isinstance(output, tuple | list) and output:
@@ -106,7 +118,11 @@ def is_channels_last(output: Any, image_size: Sequence[int]) -> bool:
     if not isinstance(output, Tensor) or output.ndim != 4:
         return False
     one, two, three = output.shape[1:]
-    return not _fits(two, three, image_size) and _fits(one, two, image_size)
+    if not _fits(one, two, image_size):
+        return False
+    kinds = (nn.Linear,) if _fits(two, three, image_size) else (nn.Linear, nn.LayerNorm)
+    parts = list(module.modules())
+    return any(isinstance(part, kinds) for part in parts) and not any(isinstance(part, _ConvNd) for part in parts)
 
 
 def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
@@ -114,7 +130,9 @@ def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
     return abs(width * image_size[0] - height * image_size[1]) < image_size[0] + image_size[1]
 
 
-def channels_last_taps(calls: Iterable[Call], image_size: Sequence[int], taps: Iterable[str]) -> frozenset[str]:
+def channels_last_taps(calls: Iterable[Call], taps: Iterable[str], image_size: Sequence[int]) -> frozenset[str]:
     """Return the taps whose modules put out maps (M, H, W, C)."""
     wanted = set(taps)
-    return frozenset(call.name for call in calls if call.name in wanted and is_channels_last(call.output, image_size))
+    return frozenset(
+        call.name for call in calls if call.name in wanted and is_channels_last(call.module, call.output, image_size)
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.core.measure import Call, calls_of, channels_last_taps, ghost_of, larger_calls
+from mmcds.core.measure import Call, calls_of, channels_last_taps, ghost_of
 from mmcds.core.named_losses import Losses
 from mmcds.core.numerics import cross_entropy
 from mmcds.core.outputs import Tap
@@ -89,9 +89,7 @@ class PlainNetwork:
     def _measure(self, model: nn.Module) -> NetworkInfo:
         ghost, images = ghost_of(model, self.image_size)
         try:
-            large = larger_calls(ghost, images)
-            self.channels_last = channels_last_taps(*large, self.taps)
-            with calls_of(ghost) as calls, listen(ghost, self.taps, self.image_size, self.channels_last) as features:
+            with calls_of(ghost) as calls, listen(ghost, self.taps, self.image_size) as features:
                 logits = logits_of(ghost(images))
         except ConfigError:
             raise
@@ -107,9 +105,11 @@ class PlainNetwork:
                 f'classifier {self.classifier!r}: this module did not run in the forward pass of '
                 f'{type(model).__name__}, or got no positional argument. Name the layer that classifies.'
             )
-        before = large[0][: max(place for place, call in enumerate(large[0]) if call.name == self.classifier)]
+        self.channels_last = channels_last_taps(calls, self.taps, self.image_size)
+        features.update({tap: features[tap].permute(0, 3, 1, 2) for tap in self.channels_last})
+        before = calls[: max(place for place, call in enumerate(calls) if call.name == self.classifier)]
         taps: dict[Tap, TapInfo] = {tap: measure_map(value, self.image_size) for tap, value in features.items()}
-        final = last_map(before, large[1])
+        final = last_map(before, self.image_size, ghost, images)
         return NetworkInfo(
             name=type(model).__name__,
             taps=taps,
@@ -125,7 +125,10 @@ class PlainNetwork:
         fitting = [
             call.name
             for call in calls
-            if isinstance(call.module, nn.Linear) and call.output.ndim == 2 and call.output.shape[1] == width
+            if isinstance(call.module, nn.Linear)
+            and isinstance(call.output, Tensor)
+            and call.output.ndim == 2
+            and call.output.shape[1] == width
         ]
         if not fitting:
             raise ConfigError(

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from mmcds.core.errors import ConfigError
-from mmcds.core.measure import Call, channels_last_taps, ghost_of, is_channels_last, larger_calls
+from mmcds.core.measure import (
+    LARGER,
+    Call,
+    calls_of,
+    calls_on_larger,
+    channels_last_taps,
+    ghost_of,
+    has_pooled_early,
+    is_channels_last,
+)
 from mmcds.core.outputs import Tap, tap_name
 
 __all__ = [
@@ -187,18 +196,39 @@ def measure_map(value: Tensor, image_size: Sequence[int]) -> TapInfo:
     return TapInfo(channels=value.shape[1], stride=image_size[0] / value.shape[2])
 
 
-def last_map(calls: Iterable[Call], image_size: Sequence[int]) -> TapInfo | None:
-    """Return the last output of some modules that is a map of more than one pixel; None if there is none."""
-    found = None
+def last_map(calls: Sequence[Call], image_size: Sequence[int], ghost: nn.Module, images: Tensor) -> TapInfo | None:
+    """Return the last map that some modules put out before all is averaged; None if there is none.
+
+    Args:
+        calls: What ran on ``images``.
+        image_size: Their height and width.
+        ghost: The network, see :func:`mmcds.core.measure.ghost_of`.
+        images: See there.
+    """
+    # 1. The last output of more than one pixel is it, in most networks.
+    # 2. But the last stage makes one pixel of a small image, and some networks pool to more than one. Where one of
+    #    these is seen, the network runs on a larger image too: maps grow with it, what was pooled does not.
+    maps = []
     for call in calls:
         if call.name and isinstance(call.output, Tensor) and call.output.ndim in (3, 4):
+            last = is_channels_last(call.module, call.output, image_size)
             try:
-                value = as_map(call.output, call.name, image_size, is_channels_last(call.output, image_size))
+                maps.append((call.name, as_map(call.output, call.name, image_size, last)))
             except ConfigError:
                 continue
-            if value.shape[2] * value.shape[3] > 1:
-                found = measure_map(value, image_size)
-    return found
+    found = [value for _, value in maps if value.shape[2] * value.shape[3] > 1]
+    if has_pooled_early(calls):
+        sides: dict[str, list[int]] = {}
+        for call in calls_on_larger(ghost, images):
+            if isinstance(call.output, Tensor) and call.output.ndim == 4:
+                sides.setdefault(call.name, []).append(call.output.shape[2])
+        grown = [
+            value
+            for name, value in maps
+            if sides.get(name) and LARGER / 2 <= sides[name].pop(0) / value.shape[2] <= 2 * LARGER
+        ]
+        found = grown or found
+    return measure_map(found[-1], image_size) if found else None
 
 
 class TappedBackbone:
@@ -226,7 +256,15 @@ class TappedBackbone:
                 )
         check_module_names(backbone, self.taps)
         names = [tap for tap in self.taps if isinstance(tap, str)]
-        self.channels_last = channels_last_taps(*larger_calls(*ghost_of(backbone)), names) if names else frozenset()
+        self.channels_last: frozenset[str] = self._channels_last(backbone, names) if names else frozenset()
+
+    @staticmethod
+    @torch.no_grad()
+    def _channels_last(backbone: nn.Module, names: Iterable[str]) -> frozenset[str]:
+        ghost, images = ghost_of(backbone)
+        with calls_of(ghost) as calls:
+            ghost(images)
+        return channels_last_taps(calls, names, images.shape[2:])
 
     def __call__(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, dict[Tap, Tensor]]:
         """Run ``backbone`` on (M, 3, H, W); return its last output and the map of every tap."""
@@ -253,10 +291,11 @@ class TappedBackbone:
         """
         ghost, images = ghost_of(backbone)
         size = images.shape[2:]
-        output, features = self(ghost, images)
+        with calls_of(ghost) as calls:
+            output, features = self(ghost, images)
         final = measure_map(as_map(output, 'last output', size), size)
         if isinstance(output, Tensor) and output.ndim == 2:
-            found = last_map(*larger_calls(ghost, images))
+            found = last_map(calls, size, ghost, images)
             final = replace(final, stride=found.stride if found else final.stride)
         return NetworkInfo(
             name=type(backbone).__name__,

@@ -210,7 +210,8 @@ class CalibrationError(BaseMetric):
         """Keep scores (K,) and label of every image; checked here, so that every rank stops together."""
         scores, labels = stack_predictions(data_samples)
         check_predictions(scores, labels)
-        self.results.extend(zip(scores, labels, strict=True))
+        # Copies: a row of a batch would take the whole batch along to the other ranks.
+        self.results.extend((row.clone(), label.clone()) for row, label in zip(scores, labels, strict=True))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute all errors of all images."""

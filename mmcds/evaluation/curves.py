@@ -84,9 +84,23 @@ def to_percent(metric: str) -> int:
     return 100 if metric.startswith('coco/') else 1
 
 
-def iterations_per_epoch(train: Sequence[dict]) -> float:
-    """Return what the training records tell; exact if the last iteration of an epoch was logged."""
-    return max((record['iter'] / record['epoch'] for record in train if record.get('epoch')), default=1)
+def places_of(train: Sequence[dict]) -> list[float]:
+    """Return where the training records stand on an axis of epochs; exact if the last step of an epoch was logged.
+
+    Where a run was resumed with epochs of another length, every epoch has its own.
+    """
+    length = max((record['iter'] / record['epoch'] for record in train if record.get('epoch')), default=1)
+    places = [record['iter'] / length for record in train]
+    if all(place > record.get('epoch', 0) - 1 for place, record in zip(places, train, strict=True)):
+        return places
+    ends = {record['epoch']: record['iter'] for record in train}  # the last record of an epoch counts
+    begins = dict(zip(ends, (0, *ends.values()), strict=False))
+    return [
+        record['epoch']
+        - 1
+        + (record['iter'] - begins[record['epoch']]) / (ends[record['epoch']] - begins[record['epoch']])
+        for record in train
+    ]
 
 
 def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/top1') -> Path:
@@ -107,11 +121,11 @@ def plot_curves(work_dir: str | Path, out: str | Path, metric: str = 'accuracy/t
     from matplotlib.ticker import LogLocator, NullFormatter
 
     train, val = read_scalars(work_dir)
-    per_epoch = iterations_per_epoch(train)
+    whole = places_of(train)
     figure = Figure(figsize=(9, 3.6), layout='constrained')
     losses, scores = figure.subplots(1, 2)
     for key in [key for key in train[-1] if 'loss' in key] if train else []:
-        points = [(record['iter'] / per_epoch, record[key]) for record in train if key in record]
+        points = [(place, record[key]) for place, record in zip(whole, train, strict=True) if key in record]
         style = dict(linewidth=2, color='black') if key == 'loss' else dict(linewidth=1)
         places, values = np.array(points).T
         draw_line(losses, places, values, key, **style)
@@ -243,7 +257,9 @@ def compare_curves(
     tails = []
     for name, records in groups.items():
         iters, values = align([train for train, _ in records], 'iter', loss, name)
-        epochs = iters / iterations_per_epoch(records[0][0])
+        train = records[0][0]
+        place = {record['iter']: each for record, each in zip(train, places_of(train), strict=True)}
+        epochs = np.array([place[step] for step in iters])
         window = smooth * len(epochs) / epochs[-1]  # in records
         values = moving_average(values, max(0, round((window - 1) / 2)))
         draw_band(losses, epochs, values, name)

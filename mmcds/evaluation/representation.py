@@ -121,7 +121,7 @@ def knn_accuracy(
     for start in range(0, len(test), BLOCK):
         cosine, nearest = (test[start : start + BLOCK] @ train.t()).topk(min(neighbours, len(train)))
         votes = cosine.new_zeros(len(cosine), classes)
-        votes.scatter_add_(1, train_labels[nearest], ((cosine - 1) / temperature).exp())
+        votes.scatter_add_(1, train_labels[nearest], ((cosine - cosine[:, :1]) / temperature).exp())
         correct += int((votes.argmax(1) == test_labels[start : start + BLOCK]).sum())
     return 100 * correct / len(test)
 

@@ -7,6 +7,7 @@ of both networks too.
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.checkpoint import check_finite, file_sha256, load_training_checkpoint
 from mmcds.openmmlab.layouts import build_network, convert, network_name, same_outputs
+from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.work_dir import put_in_place, write_whole
 from mmcds.version import __version__
 
@@ -179,6 +181,30 @@ def _compare(checkpoint: Path, state: dict[str, Tensor], expected: dict[str, Ten
         )
 
 
+def steps_of(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every transform in a pipeline, those within others too."""
+    if isinstance(value, Mapping):
+        yield value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        yield from steps_of(each)
+
+
+def channel_order(config: Config) -> str:
+    """Return the order of the channels that the network of a config sees, ``'rgb'`` or ``'bgr'``.
+
+    Files are loaded as BGR. The arrays of MMPretrain's CIFAR are RGB, and its pipelines take them as they are.
+    """
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    loader = config.get('test_dataloader') or config.get('train_dataloader') or {}
+    dataset = inner_dataset(loader.get('dataset', {}))
+    loads = any(
+        str(step.get('type')).split('.')[-1].startswith('Load') for step in steps_of(dataset.get('pipeline', ()))
+    )
+    arrives_as_rgb = not loads and str(dataset.get('type')).split('.')[-1] in ('CIFAR10', 'CIFAR100')
+    return 'rgb' if arrives_as_rgb != bool(preprocessor.get('to_rgb')) else 'bgr'
+
+
 def _describe(state: dict[str, Tensor], config: Config, layout: str, with_head: bool) -> dict[str, Any]:
     """Return what a reader of the file has to know: architecture, normalisation, channel order, counts."""
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
@@ -188,7 +214,7 @@ def _describe(state: dict[str, Tensor], config: Config, layout: str, with_head: 
         layout=layout,
         with_head=with_head,
         normalisation=dict(mean=preprocessor.get('mean'), std=preprocessor.get('std'), range=[0, 255]),
-        channel_order='rgb' if preprocessor.get('to_rgb') else 'bgr',
+        channel_order=channel_order(config),
         num_tensors=len(state),
         num_parameters=sum(value.numel() for key, value in state.items() if not key.endswith(statistics)),
     )

@@ -6,7 +6,7 @@ Whoever uses a classifier elsewhere should know neither its mean nor the order o
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import read_scalars
 from mmcds.openmmlab.checkpoint import check_finite, file_sha256, load_model, load_training_checkpoint
-from mmcds.openmmlab.export import select_weights
+from mmcds.openmmlab.export import channel_order, select_weights, steps_of
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.work_dir import put_in_place, write_whole
 from mmcds.version import __version__
@@ -81,24 +81,17 @@ def class_names(meta: Any, count: int) -> tuple[str, ...]:
     return names if len(names) == count else tuple(map(str, range(count)))
 
 
-def _steps(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every transform in a pipeline, those within others too."""
-    if isinstance(value, Mapping):
-        yield value
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    for each in inner:
-        yield from _steps(each)
-
-
 def image_size(config: Config) -> tuple[int, int] | None:
     """Return height and width of the images that a config tests on; where its test changes none, trains on."""
     for name in ('test_dataloader', 'train_dataloader'):
         pipeline = inner_dataset((config.get(name) or {}).get('dataset', {})).get('pipeline', ())
-        for step in reversed(list(_steps(pipeline))):
+        for step in reversed(list(steps_of(pipeline))):
             size = step.get('crop_size')
-            if size is None and str(step.get('type')).split('.')[-1] in ('Resize', 'RandomResizedCrop'):
+            kind = str(step.get('type')).split('.')[-1]
+            if size is None and kind in ('Resize', 'RandomResizedCrop'):
                 size = step.get('scale')
-                size = size[::-1] if isinstance(size, list | tuple) else size  # of MMCV: width, height
+                if kind == 'Resize' and isinstance(size, list | tuple):  # of MMCV: width, height
+                    size = size[::-1]
             if size is not None:
                 height, width = (size, size) if isinstance(size, int) else size
                 return height, width
@@ -142,7 +135,7 @@ def describe(config: Config, classes: Sequence[str], size: tuple[int, int] | Non
         image_size=list(size),
         image_mean=preprocessor.get('mean'),
         image_std=preprocessor.get('std'),
-        channel_order_of_network='rgb' if preprocessor.get('to_rgb') else 'bgr',
+        channel_order_of_network=channel_order(config),
         preparation=preparation,
         training=dict(
             data=train.get('type'),

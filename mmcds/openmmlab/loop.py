@@ -27,7 +27,7 @@ class _From:
         return islice(iter(self.batches), self.first, None)
 
 
-#: Key of a checkpoint: how many steps an epoch had, and the step of the run with which the current one began.
+#: Key of a checkpoint: how many steps an epoch had, which one it was, and the step of the run with which it began.
 POSITION = 'position'
 
 
@@ -48,7 +48,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def position(self) -> dict[str, int]:
         """Return what :meth:`take_up` needs, to be saved."""
-        return dict(steps=len(self.dataloader), began=self.began)
+        return dict(steps=len(self.dataloader), began=self.began, epoch=self._epoch)
 
     def take_up(self, checkpoint: Mapping[str, Any]) -> None:
         """Find the place in the epoch from which a checkpoint goes on.
@@ -59,29 +59,32 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             ConfigError: If epochs have another length and the checkpoint was saved within one.
         """
         epoch, step, steps = checkpoint['meta']['epoch'], checkpoint['meta']['iter'], len(self.dataloader)
-        saved = checkpoint.get(POSITION)
-        if saved is None:  # a checkpoint of MMEngine
-            inside = step - epoch * steps
-            saved = dict(
-                steps=steps if 0 <= inside < steps else 0, began=epoch * steps if 0 <= inside < steps else step
-            )
+        saved = checkpoint.get(POSITION) or self._position_of_host(checkpoint, epoch, step)
         inside = step - saved['began']
-        between = inside in (0, saved['steps'])
+        between = inside == 0 or (inside == saved['steps'] and epoch > saved['epoch'])
         self.began = step if between else saved['began']
+        self._max_iters = self.began + (self._max_epochs - epoch) * steps
         if saved['steps'] == steps:
             return
-        was = f'{saved["steps"]} steps' if saved['steps'] else 'another number of steps'
         if not between:
             raise ConfigError(
-                f'the checkpoint was saved after {inside} steps of epoch {epoch + 1}, and an epoch had {was}, but has '
-                f'{steps} now. Resume with the same batch size, images and number of processes, at least until this '
-                'epoch has ended.'
+                f'the checkpoint was saved after {inside} steps of epoch {epoch + 1}, and an epoch had '
+                f'{saved["steps"]} steps, but has {steps} now. Resume with the same batch size, images and number of '
+                'processes, at least until this epoch has ended.'
             )
-        self._max_iters = step + (self._max_epochs - epoch) * steps
         self.runner.logger.warning(
-            f'an epoch had {was} when the checkpoint was saved, and has {steps} now: the run goes on with epoch '
-            f'{epoch + 1}. Schedules that count steps, as those with convert_to_iter_based, keep the earlier number.'
+            f'an epoch had {saved["steps"]} steps when the checkpoint was saved, and has {steps} now: the run goes on '
+            f'with epoch {epoch + 1}. Schedules that count steps, as those with convert_to_iter_based, keep the '
+            'earlier number.'
         )
+
+    def _position_of_host(self, checkpoint: Mapping[str, Any], epoch: int, step: int) -> dict[str, int]:
+        """Return the place of a checkpoint that does not say it: all its epochs had one length."""
+        known = (checkpoint.get('message_hub') or {}).get('runtime_info') or {}
+        steps = len(self.dataloader)
+        if known.get('max_iters') and known.get('max_epochs'):
+            steps = known['max_iters'] // known['max_epochs']
+        return dict(steps=steps, began=epoch * steps, epoch=epoch)
 
     def run_epoch(self) -> None:
         """Iterate over what is left of an epoch."""

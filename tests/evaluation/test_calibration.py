@@ -276,6 +276,16 @@ def test_the_metric_gives_the_functions_over_all_batches():
     assert found == expected
 
 
+def test_what_the_ranks_send_each_other_is_as_large_as_its_numbers():
+    metric = METRICS.build(dict(type='CalibrationError'))
+    metric.process(None, [sample.to_dict() for sample in samples(*predictions(dtype=torch.float32))])
+    numbers = sum(row.nbytes + label.nbytes for row, label in metric.results)
+    assert (
+        sum(row.untyped_storage().nbytes() + label.untyped_storage().nbytes() for row, label in metric.results)
+        == numbers
+    )
+
+
 @pytest.mark.parametrize(
     'wrong, message',
     [

@@ -13,6 +13,7 @@ from mmcds.evaluation.curves import (
     draw_line,
     legend_below,
     moving_average,
+    places_of,
     plot_curves,
     read_scalars,
 )
@@ -198,3 +199,12 @@ def test_the_command_draws_several_runs_and_names_what_is_wrong(runs, tool, caps
 def test_repetitions_without_a_common_step_are_refused():
     with pytest.raises(ConfigError, match='plain: its runs have no iter of loss in common'):
         align([[step(5, 1.0)], [step(6, 1.0)]], 'iter', 'loss', 'plain')
+
+
+def test_records_stand_at_their_epoch_also_where_epochs_had_another_length_after_a_resume():
+    """Ten epochs of 100 steps, then ten of 50, a record every 25."""
+    equal = [dict(iter=25 * n, epoch=-(-25 * n // 100)) for n in range(1, 41)]
+    assert_allclose(places_of(equal), [record['iter'] / 100 for record in equal])
+    later = [dict(iter=1000 + 25 * n, epoch=10 - (-25 * n // 50)) for n in range(1, 21)]
+    assert_allclose(places_of([*equal, *later])[40:], [10 + 0.5 * n for n in range(1, 21)])
+    assert_allclose(places_of([*equal, *later])[:40], places_of(equal))

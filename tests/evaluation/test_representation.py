@@ -98,6 +98,9 @@ def test_nearest_neighbour_of_a_training_image_is_itself_at_any_length():
     train, labels = gaussian(30, 4), torch.arange(30) % 3
     assert knn_accuracy(train, labels, 7 * train, labels, neighbours=1) == 100
     assert knn_accuracy(train, labels, 7 * train, (labels + 1) % 3, neighbours=1) == 0
+    shifted = train + 0.1 * torch.randn_like(train)
+    nearest = knn_accuracy(train, labels, shifted, labels, neighbours=1)
+    assert knn_accuracy(train, labels, shifted, labels, temperature=1e-6) == nearest, 'the nearest one alone votes'
     assert knn_accuracy(train, labels, train, labels, neighbours=1000, temperature=math.inf) == pytest.approx(100 / 3)
 
 

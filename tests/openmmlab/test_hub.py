@@ -187,6 +187,7 @@ def test_the_size_of_the_images_is_that_of_the_test_or_else_of_the_training():
     assert image_size(config([dict(type='ResizeEdge', scale=256), crop], [several])) == (224, 224)
     assert image_size(config([dict(type='Resize', scale=(64, 48))])) == (48, 64), 'MMCV gives the width first'
     assert image_size(config([dict(type='LoadImage')], [several])) == (160, 160)
+    assert image_size(config([dict(type='RandomResizedCrop', scale=(64, 48))])) == (64, 48), 'MMPretrain the height'
     assert image_size(config()) is None
 
 
@@ -264,3 +265,17 @@ def test_the_command_chooses_the_format_by_the_ending(run, tmp_path, tool, capsy
     for wrong in (['--format', 'onnx', '--license', 'mit'], ['--pixels', 'uint8'], ['--size', '1', '2', '3']):
         with pytest.raises(SystemExit):
             main([str(run[0]), str(tmp_path / 'b'), *wrong])
+
+
+@pytest.mark.parametrize('name', ['resnet18_8xb16_cifar10', 'mmcds::cds/resnet18_cifar10.py'])
+def test_arrays_of_cifar_are_rgb_in_an_export(name):
+    """MMPretrain's configs hand them on as they are, ours turn them into BGR and back."""
+    config = get_config(name if '::' in name else f'mmpretrain::resnet/{name}.py')
+    model = MODELS.build({**config.model, 'data_preprocessor': config.data_preprocessor}).eval()
+    model._config = config
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    seen = images if 'mmcds' not in name else images.flip(1)  # LoadImage gives BGR
+    with torch.no_grad():
+        data = model.data_preprocessor(dict(inputs=seen.clone(), data_samples=None), False)
+        expected = model(data['inputs'], mode='tensor')
+        assert_close(classifier_of(model)(images), expected)

@@ -36,6 +36,17 @@ def test_an_example_learns_in_one_epoch_and_saves_the_network_alone(name, tmp_pa
     assert not any('supervisions' in name for name in state)
 
 
+def test_the_views_of_the_examples_are_made_on_the_device_of_the_images(monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from fashion import random_views
+
+    with FakeTensorMode():
+        views = random_views(torch.empty(4, 3, 28, 28, dtype=torch.uint8, device='cuda'))
+    assert (views.device.type, views.shape) == ('cuda', (2, 4, 3, 28, 28))
+
+
 @pytest.mark.parametrize('path', sorted(EXAMPLES.glob('*.py')), ids=lambda path: path.name)
 def test_an_example_is_short(path):
     assert len(path.read_text().splitlines()) < 80

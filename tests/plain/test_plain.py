@@ -291,11 +291,45 @@ def test_maps_whose_channels_come_last_are_read_as_such():
 @pytest.mark.parametrize('side', [32, 48])
 def test_a_map_with_its_channels_last_has_the_features_of_its_places(side):
     """Also where the map has as many rows as channels, so that its shape does not say which are which."""
-    model = nn.Sequential(nn.Conv2d(3, 12, 4, 4), Permute(0, 2, 3, 1), Permute(0, 3, 1, 2), nn.AdaptiveAvgPool2d(1))
-    model = nn.Sequential(*model, nn.Flatten(), nn.Linear(12, 5))
-    features, *_ = PlainNetwork(model, ('0', '1'), side)(model, torch.randn(2, 3, side, side))
-    assert features['1'].shape == (2, 12, side // 4, side // 4)
-    assert torch.equal(features['1'], features['0'])
+    model = nn.Sequential(nn.Conv2d(3, 12, 4, 4), Permute(0, 2, 3, 1), nn.Linear(12, 12), Permute(0, 3, 1, 2))
+    model = nn.Sequential(*model, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5))
+    features, *_ = PlainNetwork(model, ('2', '3'), side)(model, torch.randn(2, 3, side, side))
+    assert features['2'].shape == (2, 12, side // 4, side // 4)
+    assert torch.equal(features['2'], features['3'])
+
+
+def test_pooling_to_several_pixels_is_not_the_last_map():
+    """VGG averages to 7 x 7 whatever the image, timm's has a convolution of that size behind, AlexNet 6 x 6."""
+    models, timm = pytest.importorskip('torchvision').models, pytest.importorskip('timm')
+    for side in (224, 64):
+        assert measured(models.vgg11(num_classes=7), (), image_size=side) == ([(512, 32)], 7)
+    assert measured(timm.create_model('vgg11', num_classes=7), ()) == ([(512, 32)], 7)
+    assert measured(models.alexnet(num_classes=7), ()) == ([(256, 224 / 6)], 7)
+
+
+class Strange(Net):
+    """Remembers a size, and resizes its images."""
+
+    def __init__(self):
+        super().__init__()
+        self.grid = None
+
+    def forward(self, images):
+        if self.grid is None:
+            self.grid = torch.linspace(0, 1, images.shape[-1], device=images.device)
+        return super().forward(F.interpolate(images + self.grid, (64, 64)))
+
+
+def test_what_a_network_does_with_sizes_does_not_matter():
+    """It ends in 8 x 8 pixels whatever the image, which is a stride of 4 for one of 32 and of 8 for one of 64."""
+    for side in (32, 64):
+        assert measured(Strange(), ('layer1',), image_size=side) == ([(8, side / 16), (12, side / 8)], 3)
+
+
+def test_a_map_with_other_strides_on_its_axes_keeps_its_order():
+    model = nn.Sequential(nn.Conv2d(1, 32, 3, (4, 1), 1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 32 * 128, 5))
+    found = PlainNetwork(model, ('0', '1'), 128)
+    assert [tap.channels for tap in found.info.taps.values()] == [32, 32]
 
 
 class Permute(nn.Module):

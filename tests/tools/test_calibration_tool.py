@@ -92,6 +92,8 @@ def test_runs_of_one_name_are_averaged(tool, tmp_path, monkeypatch):
         (['c.py'], r'c\.py is without a checkpoint'),
         (['c.py', '0', '--names', 'a', 'b'], '--names has 2 names for 1 models'),
         (['c.py', '0', 'd.py', '0', '--names', 'a', 'a'], '0 was named twice for a'),
+        (['c', '0', 'd', '0', 'c', '1', '--names', 'a', 'a_1', 'a'], 'two models would be called a_1'),
+        (['c', '0', 'd', '0', '--names', 'a', 'a-scaled'], 'two models would be called a-scaled'),
         (['c.py', '0', '--names', 'a/b'], "'a/b' cannot be the name of a file"),
         (['c.py', '0', '--bins', '0'], 'bins is 0, but calibration needs at least 1 bin'),
         ([CONFIG, 'nowhere.pth'], r'checkpoint nowhere\.pth does not exist'),

@@ -173,3 +173,13 @@ def test_a_work_dir_that_cannot_be_made_or_written_is_refused(tool, tmp_path, mo
     monkeypatch.setattr('os.access', lambda *_: False)  # a superuser may write everywhere
     with pytest.raises(ConfigError, match=r'--work-dir .*new cannot be written to\.'):
         tool(name).main([CONFIG, *rest, '--work-dir', str(tmp_path / 'new')])
+
+
+def test_an_option_for_a_value_that_only_own_code_reads_is_taken(tmp_path):
+    (tmp_path / 'own.py').write_text(
+        f'_base_ = {str(Path(CONFIG).resolve())!r}\nflag = 3\nwidth = 2\nother = [width]\n'
+    )
+    config = Config.fromfile(tmp_path / 'own.py')
+    check_options(config, {'flag': 4})
+    with pytest.raises(ConfigError, match='width is a variable of the config and was used already'):
+        check_options(config, {'width': 4})

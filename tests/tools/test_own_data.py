@@ -240,7 +240,7 @@ def test_a_run_of_another_config_is_not_joined(tmp_path):
     data, work = write_images(tmp_path / 'data', count=3), tmp_path / 'run'
     work.mkdir()
     (work / 'epoch_1.pth').touch()
-    with pytest.raises(ConfigError, match=r'holds a run of something else: .*; another config\. Choose .*-dir\.$'):
+    with pytest.raises(ConfigError, match=r'holds a run that --data did not begin\. Choose another --work-dir\.$'):
         write_config(arguments(str(data), str(work)))
     assert [path.name for path in work.iterdir()] == ['epoch_1.pth']
 

@@ -71,3 +71,24 @@ def test_steps_that_an_adaptive_scale_skips_are_no_fault_but_weights_that_are_no
 def test_a_step_without_a_loss_is_left_alone():
     CheckFiniteHook().after_train_iter(runner_at(0), 0, outputs={})
     CheckFiniteHook().after_train_iter(runner_at(0), 0)
+
+
+@pytest.mark.parametrize('device', [False, True])
+def test_a_training_whose_every_step_is_skipped_is_stopped_although_its_weights_are_finite(device):
+    wrapper = object.__new__(AmpOptimWrapper)
+    wrapper.get_lr = lambda: {'lr': [0.1]}
+
+    def last_step(values):
+        hook = CheckFiniteHook()
+        for step, value in enumerate(values):
+            try:
+                hook.after_train_iter(
+                    runner_at(step, wrapper=wrapper), step, outputs=dict(loss=loss_of(value, device))
+                )
+            except DivergedError:
+                return step + 1
+        return None
+
+    bad = float('nan')
+    assert last_step([1.0] * 10 + [bad] * 500) == (100 if device else 60)
+    assert last_step(([bad] * 40 + [1.0]) * 10) is None

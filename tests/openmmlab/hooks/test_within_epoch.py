@@ -306,7 +306,7 @@ def test_a_run_resumed_with_epochs_of_another_length_trains_every_step_of_them(t
     trained = [line['epoch'] for line in lines if 'loss' in line]
     assert trained == [3] * steps + [4] * steps
     again = train(tool, tmp_path, 'train_cfg.max_epochs=5', batch=batch)
-    assert (again.epoch, again.iter) == (5, 8 + 3 * steps)
+    assert (again.epoch, again.iter, again.max_iters) == (5, 8 + 3 * steps, 8 + 3 * steps)
     assert 'the run goes on with epoch 3' in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
     assert 'the run goes on' not in Path(again.log_dir, f'{again.timestamp}.log').read_text()
 
@@ -325,8 +325,26 @@ def test_a_checkpoint_without_the_place_in_the_epoch_goes_on_where_it_was(whole,
         train(tool, tmp_path)
     file = latest_checkpoint(tmp_path)
     checkpoint = torch.load(file, weights_only=False)
-    assert checkpoint.pop('position') == dict(steps=4, began=4)
+    assert checkpoint.pop('position') == dict(steps=4, began=4, epoch=1)
     torch.save(checkpoint, file)
     runner = train(tool, tmp_path)
     assert runner.iter == 8
     assert same(state_of(tmp_path)['weights'], whole['weights'])
+
+
+@pytest.mark.parametrize('batch', [4, 8, 16])
+def test_without_its_place_a_checkpoint_between_epochs_goes_on_with_a_whole_one(tool, tmp_path, batch):
+    train(tool, tmp_path)
+    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    del checkpoint['position']
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    assert train(tool, tmp_path, 'train_cfg.max_epochs=3', batch=batch).iter == 8 + 32 // batch
+
+
+def test_a_checkpoint_by_steps_at_the_end_of_an_epoch_does_not_repeat_it(tool, tmp_path):
+    by_steps = ['default_hooks.checkpoint.interval=2', 'default_hooks.checkpoint.by_epoch=False']
+    by_steps += ['default_hooks.checkpoint.save_best=None', 'default_hooks.checkpoint.max_keep_ckpts=-1']
+    train(tool, tmp_path, *by_steps)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_4.pth'))
+    runner = train(tool, tmp_path, *by_steps)
+    assert (runner.epoch, runner.iter, runner.max_iters) == (2, 8, 8)
