@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -287,20 +287,21 @@ class TappedBackbone:
         """Measure channels and strides of every tap and of the last stage.
 
         A copy without data runs, so this costs nothing and changes nothing in the backbone. Where its last output is
-        a vector, the last map that it makes says the stride.
+        a vector, the last stage is the last map before it.
         """
         ghost, images = ghost_of(backbone)
         size = images.shape[2:]
         with calls_of(ghost) as calls:
             output, features = self(ghost, images)
         final = measure_map(as_map(output, 'last output', size), size)
+        width = final.channels
         if isinstance(output, Tensor) and output.ndim == 2:
-            found = last_map(calls, size, ghost, images)
-            final = replace(final, stride=found.stride if found else final.stride)
+            final = last_map(calls, size, ghost, images) or final
         return NetworkInfo(
             name=type(backbone).__name__,
             num_classes=num_classes,
             taps={tap: measure_map(value, size) for tap, value in features.items()},
             final=final,
+            pooled_channels=width,
             backbone=backbone,
         )

@@ -199,7 +199,7 @@ class CDSClassifier(TrainingStep, ImageClassifier):
         network = self._tapped.measure(self.backbone, getattr(self.head, 'num_classes', None))
         return replace(
             network,
-            pooled_channels=getattr(self.head, 'in_channels', None) or network.final.channels,
+            pooled_channels=getattr(self.head, 'in_channels', None) or network.pooled_channels,
             embeddings=self.supervisions.embedding_channels(),
         )
 

@@ -152,6 +152,9 @@ def test_a_vector_at_the_end_leaves_the_stride_of_the_last_map():
     neck = CDSNeck((1, 4), widths, strides, info.final.channels, info.final.stride)
     depths = [sum(isinstance(layer, SepConv) for layer in head) for head in neck.heads.values()]
     assert depths == [3, 0], 'three halvings, and the pooled feature itself'
+    wide = build_backbone(dict(type='TimmStages', model_name='vgg11'), (3,))
+    info = TappedBackbone(wide, (3,)).measure(wide, 10)
+    assert (info.final, info.pooled_channels) == (TapInfo(512, 32), 4096)
     vit = build_backbone(dict(type='mmpretrain.VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16), ())
     assert TappedBackbone(vit, ('layers.3',)).measure(vit, 10).final == TapInfo(192, 16)
 
