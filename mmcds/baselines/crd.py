@@ -114,6 +114,9 @@ class NegativeSampler:
         labels: Class of every image of the training set, >= 0. (n,).
         number: K.
         replace: Draw with replacement; by default only where there are fewer than K.
+
+    Raises:
+        ConfigError: If K are to be drawn without replacement, but there are fewer.
     """
 
     def __init__(self, labels: Tensor, number: int, replace: bool | None = None) -> None:
@@ -122,7 +125,13 @@ class NegativeSampler:
         self.counts = labels.bincount()
         self.starts = self.counts.cumsum(0) - self.counts
         largest = int(self.counts.max())
-        self.replace = len(labels) - largest < number if replace is None else replace
+        others = len(labels) - largest
+        if replace is False and others < number:
+            raise ConfigError(
+                f'CRDSupervision: num_negatives is {number}, but only {others} images are of other classes than the '
+                'largest one. Leave out replace=False, or lower num_negatives.'
+            )
+        self.replace = others < number if replace is None else replace
         self.window = number + largest
 
     def to(self, device: torch.device) -> 'NegativeSampler':
@@ -245,12 +254,6 @@ class CRDSupervision(TeacherSupervision):
         if len(labels.unique()) < 2:
             raise ConfigError(
                 'CRDSupervision: all training images are of one class, so there are no negatives. Use more classes.'
-            )
-        others = len(labels) - int(labels.bincount().max())
-        if self.replace is False and others < self.num_negatives:
-            raise ConfigError(
-                f'CRDSupervision: num_negatives is {self.num_negatives}, but only {others} images are of '
-                'other classes than the largest one. Leave out replace=False, or lower num_negatives.'
             )
         device = self.student_memory.device
         self.sampler = NegativeSampler(labels.to(device), self.num_negatives, self.replace)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcds.baselines.auxiliary import branch
 from mmcds.core.errors import ConfigError
-from mmcds.core.measure import calls_of, ghost_of
+from mmcds.core.measure import calls_without_data
 from mmcds.core.numerics import cross_entropy, exact, init_heads
 from mmcds.core.outputs import StepOutputs, Tap
 from mmcds.core.registry import MODELS
@@ -63,15 +63,13 @@ def modules_after(backbone: nn.Module, tap: Tap) -> list[nn.Module]:
     # 2. From the stage's output on, look for the module that took this very tensor; of several, such as a block and
     #    its first layer, the outermost one. Go on with what it put out.
     # 3. The chain has to end at the last output; a sum or a function on the way would break it.
-    ghost, images = ghost_of(backbone)
-    with torch.no_grad(), calls_of(ghost) as run:
-        outputs = ghost(images)
+    *run, whole = calls_without_data(backbone)
     calls = [
         (call.name, call.given[0], call.output)
         for call in run
-        if call.name and len(call.given) == 1 and all(isinstance(each, Tensor) for each in (*call.given, call.output))
+        if len(call.given) == 1 and all(isinstance(each, Tensor) for each in (*call.given, call.output))
     ]
-    stages = list(getattr(ghost, 'out_indices', ()))
+    outputs, stages = whole.output, list(getattr(backbone, 'out_indices', ()))
     here, last, names = outputs[stages.index(tap)] if tap in stages else None, outputs[-1], []
     while here is not None and here is not last:
         found = [(name, output) for name, value, output in calls if value is here and output is not here]

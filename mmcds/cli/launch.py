@@ -31,7 +31,7 @@ from mmcds.openmmlab.colors import place_colors
 from mmcds.openmmlab.hooks.stop import Stopped, receive_signals, received
 from mmcds.openmmlab.runner import inner_dataset
 from mmcds.openmmlab.untrusted import TRUST
-from mmcds.openmmlab.work_dir import check_work_dir
+from mmcds.openmmlab.work_dir import check_work_dir, make_folder
 from mmcds.openmmlab.zoo import find
 
 #: Environment variable that shows where errors come from which are otherwise told in one line.
@@ -88,12 +88,9 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 def output_folder(name: str | Path) -> str:
     """Make the folder that an option names, as its type, before any work is done for it."""
-    try:
-        Path(name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentTypeError(f'folder {name} cannot be made: {error.strerror}') from error
-    if not os.access(name, os.W_OK):
-        raise ArgumentTypeError(f'folder {name} cannot be written to')
+    fault = make_folder(name)
+    if fault:
+        raise ArgumentTypeError(f'folder {name} {fault}')
     return str(name)
 
 

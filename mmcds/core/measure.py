@@ -71,6 +71,15 @@ def ghost_of(network: nn.Module, image_size: Sequence[int] | None = None) -> tup
 
 
 @torch.no_grad()
+def calls_without_data(network: nn.Module) -> list[Call]:
+    """Return what runs on one image when a copy of a network does without data; the network itself comes last."""
+    ghost, images = ghost_of(network)
+    with calls_of(ghost) as calls:
+        ghost(images)
+    return calls
+
+
+@torch.no_grad()
 def calls_on_larger(ghost: nn.Module, images: Tensor) -> list[Call]:
     """Return what runs on an image :data:`LARGER` times as large; nothing if the network takes no other size.
 

@@ -109,7 +109,7 @@ class PlainNetwork:
         features.update({tap: features[tap].permute(0, 3, 1, 2) for tap in self.channels_last})
         before = calls[: max(place for place, call in enumerate(calls) if call.name == self.classifier)]
         taps: dict[Tap, TapInfo] = {tap: measure_map(value, self.image_size) for tap, value in features.items()}
-        final = last_map(before, self.image_size, ghost, images)
+        final = last_map(before, ghost, images)
         return NetworkInfo(
             name=type(model).__name__,
             taps=taps,

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmcds.core.errors import ConfigError
-from mmcds.core.measure import calls_of, ghost_of
+from mmcds.core.measure import calls_without_data
 
 
 @contextmanager
@@ -27,7 +26,6 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-@torch.no_grad()
 def stages_of(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the parts that are run again: the outermost sequences of blocks, or of such a sequence that
     the backbone does not run as a whole, the blocks.
@@ -38,10 +36,7 @@ def stages_of(backbone: nn.Module) -> tuple[str, ...]:
     sequences = {name: child for name, child in backbone.named_children() if isinstance(child, nn.Sequential)}
     stages: list[str] = []
     if sequences:
-        ghost, images = ghost_of(backbone)
-        with calls_of(ghost) as calls:
-            ghost(images)
-        ran = {call.name for call in calls}
+        ran = {call.name for call in calls_without_data(backbone)}
         for name, child in sequences.items():
             blocks = [f'{name}.{block}' for block, _ in child.named_children()]
             stages += [each for each in ([name] if name in ran else blocks) if each in ran]

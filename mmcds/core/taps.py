@@ -21,6 +21,7 @@ from mmcds.core.measure import (
     Call,
     calls_of,
     calls_on_larger,
+    calls_without_data,
     channels_last_taps,
     ghost_of,
     has_pooled_early,
@@ -196,19 +197,18 @@ def measure_map(value: Tensor, image_size: Sequence[int]) -> TapInfo:
     return TapInfo(channels=value.shape[1], stride=image_size[0] / value.shape[2])
 
 
-def last_map(calls: Sequence[Call], image_size: Sequence[int], ghost: nn.Module, images: Tensor) -> TapInfo | None:
+def last_map(calls: Sequence[Call], ghost: nn.Module, images: Tensor) -> TapInfo | None:
     """Return the last map that some modules put out before all is averaged; None if there is none.
 
     Args:
         calls: What ran on ``images``.
-        image_size: Their height and width.
         ghost: The network, see :func:`mmcds.core.measure.ghost_of`.
         images: See there.
     """
     # 1. The last output of more than one pixel is it, in most networks.
     # 2. But the last stage makes one pixel of a small image, and some networks pool to more than one. Where one of
     #    these is seen, the network runs on a larger image too: maps grow with it, what was pooled does not.
-    maps = []
+    maps, image_size = [], images.shape[2:]
     for call in calls:
         if call.name and isinstance(call.output, Tensor) and call.output.ndim in (3, 4):
             last = is_channels_last(call.module, call.output, image_size)
@@ -256,15 +256,10 @@ class TappedBackbone:
                 )
         check_module_names(backbone, self.taps)
         names = [tap for tap in self.taps if isinstance(tap, str)]
-        self.channels_last: frozenset[str] = self._channels_last(backbone, names) if names else frozenset()
-
-    @staticmethod
-    @torch.no_grad()
-    def _channels_last(backbone: nn.Module, names: Iterable[str]) -> frozenset[str]:
-        ghost, images = ghost_of(backbone)
-        with calls_of(ghost) as calls:
-            ghost(images)
-        return channels_last_taps(calls, names, images.shape[2:])
+        self.channels_last: frozenset[str] = frozenset()
+        if names:
+            *calls, whole = calls_without_data(backbone)
+            self.channels_last = channels_last_taps(calls, names, whole.given[0].shape[2:])
 
     def __call__(self, backbone: nn.Module, images: Tensor) -> tuple[Tensor, dict[Tap, Tensor]]:
         """Run ``backbone`` on (M, 3, H, W); return its last output and the map of every tap."""
@@ -296,7 +291,7 @@ class TappedBackbone:
         final = measure_map(as_map(output, 'last output', size), size)
         width = final.channels
         if isinstance(output, Tensor) and output.ndim == 2:
-            final = last_map(calls, size, ghost, images) or final
+            final = last_map(calls, ghost, images) or final
         return NetworkInfo(
             name=type(backbone).__name__,
             num_classes=num_classes,

@@ -46,6 +46,15 @@ def put_in_place(partial: Path, target: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(folder: str | Path) -> str | None:
+    """Make a folder that is to be written to, before any work is done for it; return what keeps it from that."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f'cannot be made: {error.strerror}'
+    return None if os.access(folder, os.W_OK) else 'cannot be written to'
+
+
 def check_work_dir(work_dir: str | Path) -> None:
     """Make the folder of a run, before any work is done for it.
 
@@ -54,12 +63,9 @@ def check_work_dir(work_dir: str | Path) -> None:
     """
     if Path(work_dir).is_file():
         raise ConfigError(f'--work-dir {work_dir} is a file. Name a folder.')
-    try:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'--work-dir {work_dir} cannot be made: {error.strerror}. Name another folder.') from error
-    if not os.access(work_dir, os.W_OK):
-        raise ConfigError(f'--work-dir {work_dir} cannot be written to. Name another folder.')
+    fault = make_folder(work_dir)
+    if fault:
+        raise ConfigError(f'--work-dir {work_dir} {fault}. Name another folder.')
 
 
 def write_whole(target: Path, text: str) -> None:
