@@ -162,7 +162,7 @@ def draw(found: Mapping[str, Sequence[Line]], out: Path) -> None:
     axes.grid(axis='x', alpha=0.3)
     axes.tick_params(axis='x', labelsize='small')
     axes.set_xlabel(
-        f'difference from {ARMS[REFERENCE].title}, in points of accuracy: mean and 95 % interval', fontsize='small'
+        f'difference from {ARMS[REFERENCE].title}, in points of accuracy:\nmean and 95 % interval', fontsize='small'
     )
     figure.savefig(out, dpi=150)
 
