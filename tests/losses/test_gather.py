@@ -1,5 +1,6 @@
 """The gather: two and three gloo processes equal one, and unequal ranks stop together."""
 
+import gc
 import os
 import sys
 
@@ -184,6 +185,8 @@ def worker(rank, ranks, folder):
         changes.append((whole.embeddings, whole.labels))
     others = changes, list(count_sent(rank)), list(without_reading(rank, ranks))
     torch.save((found, messages, others), f'{folder}/rank{rank}of{ranks}.pt')
+    del model
+    gc.collect()  # the wrapped model holds the group
     dist.barrier()
     dist.destroy_process_group()
 

@@ -1,5 +1,6 @@
 """The ring: two and three gloo processes equal one, in memory of one rank's share."""
 
+import gc
 import math
 import os
 import sys
@@ -184,6 +185,8 @@ def worker(rank, ranks, folder):
         without_reading=without_reading(rank),
     )
     torch.save(found, f'{folder}/rank{rank}of{ranks}.pt')
+    del model
+    gc.collect()  # the wrapped model holds the group
     dist.barrier()
     dist.destroy_process_group()
 

@@ -10,6 +10,7 @@ from conftest import child_environment
 from mmcds.openmmlab.hooks import GradientCompressionHook
 
 TWO = """
+import gc
 import torch
 import torch.distributed as dist
 from types import SimpleNamespace
@@ -30,6 +31,10 @@ assert net.weight.grad.dtype == torch.float64
 other = net.weight.grad.clone()
 dist.broadcast(other, 0)
 assert torch.equal(other, net.weight.grad)
+del wrapped
+gc.collect()  # the wrapped model holds the group
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
