@@ -255,3 +255,26 @@ def test_looking_inside_names_every_kept_network_of_an_arm_alike(study, made_up,
         assert networks == [str(work / f'networks/{stem}{end}') for stem in stems for end in ENDS]
         assert command[start + 1 : start + 5] == [plan.ARMS[name].title for name in ('one', 'one', 'both', 'both')]
         assert ('--temperature-scaling' in command) == (tool == 'calibration')
+
+
+def test_pages_say_what_the_table_of_runs_says(tool, tmp_path):
+    """The pages of the site are those that `show` writes today, and the short table of rivals has their numbers."""
+    docs = Path(__file__).parents[2] / 'docs'
+    results.mark_of.cache_clear()
+    tool('study').main(['show', '--table', str(docs / 'study.csv'), '--write', str(tmp_path)])
+    page = (tmp_path / 'study_results.md').read_text()
+    assert page == (docs / 'study_results.md').read_text()
+
+    rivals = [row.split(' | ') for row in page.partition('## rivals')[2].splitlines() if ' times its weights ' in row]
+    said = {}  # published, factor, chosen
+    for method, setting, _, accuracy, *_ in rivals:
+        row = said.setdefault(method, ['', '', 'the same'])
+        if 'published' in setting:
+            row[0] = accuracy
+        if 'chosen' in setting:
+            row[1] = setting.split()[3]
+            row[2] = accuracy if 'published' not in setting else 'the same'
+    assert len(said) == 16
+    short = (docs / 'baselines.md').read_text()
+    for method, row in said.items():
+        assert ' | '.join([method, *row]) + ' |' in short
