@@ -1,5 +1,6 @@
 """bfloat16 on a CPU: the same numbers with and without instructions for it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcds.openmmlab import optim
 from mmcds.openmmlab.optim import float32_products
@@ -17,17 +19,33 @@ CONFIG = Path(__file__).parents[2] / 'configs/cds/resnet18w16_fashion.py'
 #: Distance of neighbouring numbers of bfloat16, relative to the power of two below them.
 STEP = 2.0**-7
 VALUES = torch.arange(336.0).view(2, 3, 7, 8) % 5
+BIAS = torch.arange(24.0) % 5
+#: Shapes of two factors and a product of them, by the name it has in PRODUCTS.
 CASES = {
     'conv1d': ((4, 6, 9), (8, 6, 3), F.conv1d),
     'conv2d': ((4, 6, 9, 9), (8, 6, 3, 3), lambda x, w: F.conv2d(x, w, stride=2, padding=1)),
-    'conv2d, same': ((4, 6, 9, 9), (8, 6, 3, 3), lambda x, w: F.conv2d(x, w, padding='same')),
-    'depthwise': ((4, 6, 9, 9), (6, 1, 3, 3), lambda x, w: F.conv2d(x, w, padding=1, groups=6)),
-    'conv_transpose2d': ((4, 6, 5, 5), (6, 8, 2, 2), lambda x, w: F.conv_transpose2d(x, w, stride=2)),
+    'conv3d': ((2, 6, 4, 5, 5), (8, 6, 3, 3, 3), F.conv3d),
+    'conv1d.padding': ((4, 6, 9), (8, 6, 3), lambda x, w: F.conv1d(x, w, padding='same')),
+    'conv2d.padding': ((4, 6, 9, 9), (8, 6, 3, 3), lambda x, w: F.conv2d(x, w, padding='same')),
+    'conv3d.padding': ((2, 6, 4, 5, 5), (8, 6, 3, 3, 3), lambda x, w: F.conv3d(x, w, padding='same')),
+    'conv_transpose1d': ((4, 6, 5), (6, 8, 2), lambda x, w: F.conv_transpose1d(x, w, stride=2)),
+    'conv_transpose2d.input': ((4, 6, 5, 5), (6, 8, 2, 2), lambda x, w: F.conv_transpose2d(x, w, stride=2)),
+    'conv_transpose3d.input': ((2, 6, 3, 4, 4), (6, 8, 2, 2, 2), lambda x, w: F.conv_transpose3d(x, w, stride=2)),
     'linear': ((16, 40), (24, 40), F.linear),
     'matmul': ((3, 16, 40), (3, 40, 24), torch.matmul),
+    'mm': ((16, 40), (40, 24), torch.mm),
+    'bmm': ((3, 16, 40), (3, 40, 24), torch.bmm),
+    'addmm': ((16, 40), (40, 24), lambda x, w: torch.addmm(BIAS.to(x.dtype), x, w)),
+    'baddbmm': ((3, 16, 40), (3, 40, 24), lambda x, w: torch.baddbmm(BIAS.to(x.dtype), x, w)),
+    'scaled_dot_product_attention': (
+        (2, 3, 7, 8),
+        (2, 3, 7, 8),
+        lambda x, w: F.scaled_dot_product_attention(x, w, VALUES.to(x.dtype)),
+    ),
+    'conv2d of each channel': ((4, 6, 9, 9), (6, 1, 3, 3), lambda x, w: F.conv2d(x, w, padding=1, groups=6)),
     'einsum': ((3, 16, 40), (3, 24, 40), lambda x, w: torch.einsum('bij,bkj->bik', x, w)),
-    'attention': ((2, 3, 7, 8), (2, 3, 7, 8), lambda x, w: F.scaled_dot_product_attention(x, w, VALUES.to(x.dtype))),
 }
+ROUNDED_WITHIN = {'scaled_dot_product_attention'}  # by PyTorch, in a way of each CPU
 
 
 @pytest.fixture
@@ -37,39 +55,70 @@ def products():
     float32_products.cache_clear()
 
 
-@pytest.mark.parametrize('case', CASES)
-def test_products_and_gradients_are_those_of_rounded_factors(case, products):
+class Case:
+    """Two random factors of float32, and their product under autocast."""
+
+    def __init__(self, name: str):
+        x_shape, w_shape, self.product = CASES[name]
+        self.generator = torch.Generator().manual_seed(0)
+        self.x, self.w = (torch.randn(s, generator=self.generator, requires_grad=True) for s in (x_shape, w_shape))
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            self.result = self.product(self.x, self.w)
+        self.grad = torch.randn(self.result.shape, generator=self.generator).bfloat16()
+        self.found = (self.result, *torch.autograd.grad(self.result, (self.x, self.w), self.grad))
+
+
+class Multiplications(TorchDispatchMode):
+    """Note the type of numbers of every kernel that multiplies two arrays."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = set()
+
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        if re.search('conv|mm|scaled_dot', kernel.__name__):
+            self.types |= {each.dtype for each in args if isinstance(each, torch.Tensor)}
+        return kernel(*args, **(kwargs or {}))
+
+
+def test_every_product_has_a_case():
+    assert set(optim.PRODUCTS) <= CASES.keys()
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_float32_alone_is_multiplied(name, request):
+    """Forwards and backwards; PyTorch's own autocast multiplies in bfloat16."""
+    with Multiplications() as usual:
+        Case(name)
+    assert torch.bfloat16 in usual.types
+    request.getfixturevalue('products')
+    with Multiplications() as ours:
+        Case(name)
+    assert ours.types == {torch.float32}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_products_and_gradients_are_those_of_rounded_factors(name, products):
     """Against float64: results and gradients are those of the rounded factors, rounded once themselves."""
-    x_shape, w_shape, product = CASES[case]
-    generator = torch.Generator().manual_seed(0)
-    x, w = (torch.randn(shape, generator=generator, requires_grad=True) for shape in (x_shape, w_shape))
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        result = product(x, w)
-    assert result.dtype == torch.bfloat16
-    grad = torch.randn(result.shape, generator=generator).bfloat16()
-    found = torch.autograd.grad(result, (x, w), grad)
-
-    x64, w64 = (each.detach().bfloat16().double().requires_grad_() for each in (x, w))
-    exact = product(x64, w64)
-    wanted = torch.autograd.grad(exact, (x64, w64), grad.double())
-    for ours, theirs in zip((result, *found), (exact, *wanted), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=STEP / 2 * 1.01, atol=1e-5)
+    case = Case(name)
+    assert case.result.dtype == torch.bfloat16
+    x, w = (factor.detach().bfloat16().double().requires_grad_() for factor in (case.x, case.w))
+    exact = case.product(x, w)
+    for found, wanted in zip(
+        case.found, (exact, *torch.autograd.grad(exact, (x, w), case.grad.double())), strict=True
+    ):
+        torch.testing.assert_close(found.double(), wanted, rtol=STEP / 2 * 1.01, atol=1e-5)
 
 
-@pytest.mark.parametrize('case', sorted(CASES.keys() - {'attention'}))  # which rounds in between, in a way of each CPU
-def test_they_equal_pytorchs_own(case, products):
+@pytest.mark.parametrize('name', sorted(CASES.keys() - ROUNDED_WITHIN))
+def test_they_equal_pytorchs_own(name, products):
     """PyTorch's kernels of bfloat16, whichever it has for this CPU, differ by the order of their sums alone."""
-    x_shape, w_shape, product = CASES[case]
-    generator = torch.Generator().manual_seed(0)
-    x, w = (torch.randn(shape, generator=generator, requires_grad=True) for shape in (x_shape, w_shape))
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        ours = product(x, w)
-    theirs = product(x.bfloat16(), w.bfloat16())  # outside of autocast nothing has changed
-    pairs = [(ours, theirs)]
-    pairs += zip(*(torch.autograd.grad(each, (x, w), torch.ones_like(each)) for each in (ours, theirs)), strict=True)
-    for one, other in pairs:
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(one.float(), other.float(), rtol=2 * STEP, atol=STEP * other.abs().max().item())
+    case = Case(name)
+    result = case.product(case.x.bfloat16(), case.w.bfloat16())  # outside of autocast nothing has changed
+    theirs = (result, *torch.autograd.grad(result, (case.x, case.w), case.grad))
+    for found, other in zip(case.found, theirs, strict=True):
+        assert found.dtype == other.dtype
+        torch.testing.assert_close(found.float(), other.float(), rtol=2 * STEP, atol=STEP * other.abs().max().item())
 
 
 def test_nothing_else_changes(products):
