@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 #: How much larger the larger image is on which a network is measured where one size does not tell its last map.
 LARGER = 4
+#: Layers that change no shape: PyTorch takes longer to say so than for all others of a network together.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,27 @@ def ghost_of(network: nn.Module, image_size: Sequence[int] | None = None) -> tup
         network: The network.
         image_size: Height and width. Defaults to ``img_size`` of the network, else 224.
     """
-    ghost = copy.deepcopy(network).to('meta')
+    copies: dict[int, Any] = {}  # of parameters and buffers, so that their data is not copied before it is dropped
+    for part in (*network.parameters(), *network.buffers()):
+        bare = torch.empty_like(part, device='meta', requires_grad=False)
+        copies[id(part)] = nn.Parameter(bare, part.requires_grad) if isinstance(part, nn.Parameter) else bare
+    ghost = copy.deepcopy(network, copies).to('meta')
     ghost.eval()
+    for module in ghost.modules():
+        if type(module) in NORMS:
+            module.forward = partial(_norm, module)
     first = next((p for p in ghost.parameters() if p.ndim == 4), None)
     side = getattr(network, 'img_size', 224) if image_size is None else image_size
     height, width = (side, side) if isinstance(side, int) else side
     channels = 3 if first is None else first.shape[1]
     dtype = next(ghost.parameters()).dtype
     return ghost, torch.zeros(1, channels, height, width, device='meta', dtype=dtype)
+
+
+def _norm(module: Any, value: Tensor) -> Tensor:
+    """Return what a norm puts out, without its data; its own forward pass refuses other channels than it has."""
+    fits = value.ndim > 1 and value.shape[1] == module.num_features
+    return torch.empty_like(value) if fits else type(module).forward(module, value)
 
 
 @torch.no_grad()

@@ -4,10 +4,13 @@
 - ``mmpretrain.list_models``: our model index is added.
 - ``mmengine.config.utils.MODULE2PACKAGE``: one entry, so that ``mmcds::`` names our configs; there is no other way.
 - mmcv's compiled operators are replaced where they are missing, but only when :mod:`mmcds.detection` is asked for.
+  Until then MMPretrain is spared the part of MMDetection that it cannot use without them
+  (:func:`without_broken_detection`).
 """
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -70,6 +73,27 @@ def without_noise() -> Iterator[None]:
                 print(line)
 
 
+@contextmanager
+def without_broken_detection() -> Iterator[None]:
+    """Import MMPretrain without parts of MMDetection, where mmcv has no compiled operators.
+
+    MMPretrain asks for one class of MMDetection, and goes without it if that cannot be imported. Without operators it
+    cannot, but that takes a third of the time of a whole start to find out.
+    """
+    try:
+        import_module('mmcv._ext')
+        broken = False
+    except (ImportError, OSError):
+        broken = 'mmdet.models' not in sys.modules
+    if broken:
+        sys.modules['mmdet.models'] = None  # type: ignore[assignment]  # which is how an import is refused
+    try:
+        yield
+    finally:
+        if broken:
+            del sys.modules['mmdet.models']
+
+
 _registered = False
 
 
@@ -81,7 +105,7 @@ def register() -> None:
     _registered = True
     name_configs()
     guard_mmengine()
-    with without_noise():
+    with without_noise(), without_broken_detection():
         from mmpretrain.apis.model import ModelHub
         from mmpretrain.registry import MODELS as THEIRS
 

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mmcds.core.errors import ConfigError
+from mmcds.core.measure import calls_of, calls_without_data, ghost_of
 from mmcds.core.outputs import tap_name
 from mmcds.core.taps import TapInfo, TappedBackbone, as_map
 from mmcds.heads.projection import CDSNeck, SepConv
@@ -169,3 +170,31 @@ def test_patches_and_registers_are_not_taken_for_a_longer_grid():
     """5 x 5 patches after a class token and four registers; 5 x 6 has not the proportions of the image."""
     tokens = torch.arange(30.0)[None, :, None]
     assert torch.equal(as_map(tokens, 'blocks', (80, 80))[0, 0], torch.arange(5.0, 30).view(5, 5))
+
+
+def test_a_copy_without_data_is_the_network_in_all_else():
+    """Ties stay, a norm of other channels is refused, and the network is untouched."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    network[2].weight = network[1].weight
+    before = network[1].weight.clone()
+    ghost, images = ghost_of(network, (9, 9))
+    assert ghost[2].weight is ghost[1].weight
+    assert all(part.device.type == 'meta' for part in ghost.parameters())
+    assert ghost(images).shape == (1, 4, 3, 3)
+    assert torch.equal(network[1].weight, before)
+    with pytest.raises(RuntimeError, match='4'):
+        calls_without_data(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4)))
+
+
+def test_norms_without_data_keep_shapes_and_what_they_are_given():
+    """What runs without data has the shapes of what runs with data, and overwrites what that overwrites."""
+    norms = nn.BatchNorm2d(8), nn.BatchNorm1d(8 * 16)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2), norms[0], nn.ReLU(inplace=True), nn.Flatten(), norms[1])
+    ghost, images = ghost_of(network, (9, 9))
+    with calls_of(ghost) as found, torch.no_grad():
+        ghost(images)
+    with calls_of(network.eval()) as wanted, torch.no_grad():
+        network(torch.zeros(images.shape))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.name, ours.output.shape) == (theirs.name, theirs.output.shape)
+        assert ours.output._version == theirs.output._version, ours.name

@@ -133,6 +133,25 @@ def test_import_is_silent_and_may_be_repeated(environment):
     register()
 
 
+@pytest.mark.parametrize('before', ['', 'from mmpretrain.models.utils import ResLayerExtraNorm'])
+def test_a_start_leaves_detection_alone_where_it_cannot_work(environment, before):
+    """MMPretrain alone tries, and has the same class or none; detection works afterwards."""
+    script = f"""
+import importlib.util, sys
+compiled = importlib.util.find_spec('mmcv._ext') is not None
+{before}
+import mmcds.openmmlab
+from mmpretrain.models.utils import ResLayerExtraNorm
+assert (ResLayerExtraNorm is not None) is compiled
+loaded = any(name.startswith('mmdet.models.') for name in sys.modules)
+assert loaded is (compiled or bool({before!r})), loaded
+import mmcds.detection
+from mmdet.models import FasterRCNN
+"""
+    done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_resources_hold_what_mim_looks_for():
     for name in ('configs/cds/resnet50_in1k.py', 'tools/train.py', 'model-index.yml'):
         assert (resources() / name).is_file(), name

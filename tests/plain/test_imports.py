@@ -36,20 +36,22 @@ def test_the_package_itself_costs_nothing():
 @pytest.mark.slow
 def test_the_inner_folders_need_torch_alone_and_cost_little_beyond_it():
     script = f"""
-import time, torch, torch.nn.functional, torch.distributed, torch.utils.checkpoint, numpy
+import time
 begin = time.perf_counter()
+import torch, torch.nn.functional, torch.distributed, torch.utils.checkpoint, numpy
+between = time.perf_counter()
 import {', '.join(f'mmcds.{name}' for name in INNER)}
-spent = time.perf_counter() - begin
+spent = (time.perf_counter() - between) / (between - begin)
 from mmcds import ContrastiveDeepSupervision
 assert not sys.modules.keys() & set({OTHERS}), sys.modules.keys() & set({OTHERS})
 print(spent)
 """
-    spent = []
+    shares = []
     for _ in range(3):
         done = run(script)
         assert done.returncode == 0, done.stderr[-2000:]
-        spent.append(float(done.stdout))
-    assert min(spent) <= 0.3, spent
+        shares.append(float(done.stdout))
+    assert min(shares) <= 0.25, shares  # of what torch and numpy take
 
 
 @pytest.mark.parametrize(
