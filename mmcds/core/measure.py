@@ -63,11 +63,11 @@ def ghost_of(network: nn.Module, image_size: Sequence[int] | None = None) -> tup
         network: The network.
         image_size: Height and width. Defaults to ``img_size`` of the network, else 224.
     """
-    copies: dict[int, Any] = {}  # of parameters and buffers, so that their data is not copied before it is dropped
+    copies: dict[int, Any] = {}  # of parameters and buffers, so that no data is copied
     for part in (*network.parameters(), *network.buffers()):
         bare = torch.empty_like(part, device='meta', requires_grad=False)
         copies[id(part)] = nn.Parameter(bare, part.requires_grad) if isinstance(part, nn.Parameter) else bare
-    ghost = copy.deepcopy(network, copies).to('meta')
+    ghost = copy.deepcopy(network, copies).to('meta')  # with what modules move beside these
     ghost.eval()
     for module in ghost.modules():
         if type(module) in NORMS:

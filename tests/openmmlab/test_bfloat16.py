@@ -60,11 +60,11 @@ class Case:
 
     def __init__(self, name: str):
         x_shape, w_shape, self.product = CASES[name]
-        self.generator = torch.Generator().manual_seed(0)
-        self.x, self.w = (torch.randn(s, generator=self.generator, requires_grad=True) for s in (x_shape, w_shape))
+        generator = torch.Generator().manual_seed(0)
+        self.x, self.w = (torch.randn(s, generator=generator, requires_grad=True) for s in (x_shape, w_shape))
         with torch.autocast('cpu', dtype=torch.bfloat16):
             self.result = self.product(self.x, self.w)
-        self.grad = torch.randn(self.result.shape, generator=self.generator).bfloat16()
+        self.grad = torch.randn(self.result.shape, generator=generator).bfloat16()
         self.found = (self.result, *torch.autograd.grad(self.result, (self.x, self.w), self.grad))
 
 
@@ -103,10 +103,9 @@ def test_products_and_gradients_are_those_of_rounded_factors(name, products):
     case = Case(name)
     assert case.result.dtype == torch.bfloat16
     x, w = (factor.detach().bfloat16().double().requires_grad_() for factor in (case.x, case.w))
-    exact = case.product(x, w)
-    for found, wanted in zip(
-        case.found, (exact, *torch.autograd.grad(exact, (x, w), case.grad.double())), strict=True
-    ):
+    result = case.product(x, w)
+    exact = (result, *torch.autograd.grad(result, (x, w), case.grad.double()))
+    for found, wanted in zip(case.found, exact, strict=True):
         torch.testing.assert_close(found.double(), wanted, rtol=STEP / 2 * 1.01, atol=1e-5)
 
 

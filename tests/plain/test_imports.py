@@ -41,17 +41,17 @@ begin = time.perf_counter()
 import torch, torch.nn.functional, torch.distributed, torch.utils.checkpoint, numpy
 between = time.perf_counter()
 import {', '.join(f'mmcds.{name}' for name in INNER)}
-spent = (time.perf_counter() - between) / (between - begin)
+share = (time.perf_counter() - between) / (between - begin)
 from mmcds import ContrastiveDeepSupervision
 assert not sys.modules.keys() & set({OTHERS}), sys.modules.keys() & set({OTHERS})
-print(spent)
+print(share)
 """
     shares = []
     for _ in range(3):
         done = run(script)
         assert done.returncode == 0, done.stderr[-2000:]
         shares.append(float(done.stdout))
-    assert min(shares) <= 0.25, shares  # of what torch and numpy take
+    assert min(shares) <= 0.2, shares  # of what torch and numpy take
 
 
 @pytest.mark.parametrize(
