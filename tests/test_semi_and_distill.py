@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ONE_STEP, check_accuracy
+from conftest import NO_REPORT, ONE_STEP, check_accuracy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -43,7 +43,7 @@ def teacher_files(tmp_path_factory):
 
 
 def trains_and_resumes(tool, leaf, folder, data, *options):
-    def run(epochs, *arguments):
+    def run(epochs, *arguments, report=True):
         return tool('train').main(
             [
                 str(leaf),
@@ -55,11 +55,12 @@ def trains_and_resumes(tool, leaf, folder, data, *options):
                 '--cfg-options',
                 *ONE_STEP,
                 *options,
+                *([] if report else [NO_REPORT]),
                 f'train_cfg.max_epochs={epochs}',
             ]
         )
 
-    first = run(1)
+    first = run(1, report=False)
     check_accuracy(first)
     second = run(2, '--resume')
     assert (second.epoch, second.iter) == (2, 4), 'the second run must go on where the first one stopped'

@@ -80,8 +80,16 @@ def export_backbone(
         ConfigError: If the checkpoint has no backbone, the target library has no such network, it does not match
             tensor by tensor or computes something else, a file exists, or an option is unknown.
     """
-    checkpoint, out = Path(checkpoint), Path(out)
+    out = Path(out)
     _check_options(out, layout, with_head, overwrite)
+    return write_backbone(out, *read_backbone(checkpoint, ema=ema, layout=layout, with_head=with_head))
+
+
+def read_backbone(
+    checkpoint: str | Path, *, ema: bool = True, layout: str = 'openmmlab', with_head: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and manifest of an export, which :func:`write_backbone` writes; see :func:`export_backbone`."""
+    checkpoint = Path(checkpoint)
     loaded, config = load_training_checkpoint(checkpoint)
     state = _select_tensors(checkpoint, select_weights(loaded, ema), with_head)
     state = _fit_to_target(checkpoint, state, config, layout, with_head)
@@ -96,7 +104,7 @@ def export_backbone(
             mmcds=__version__,
         ),
     )
-    return _write(out, state, manifest)
+    return state, manifest
 
 
 def _manifest_file(out: Path) -> Path:
@@ -220,8 +228,12 @@ def _describe(state: dict[str, Tensor], config: Config, layout: str, with_head: 
     )
 
 
-def _write(out: Path, state: dict[str, Tensor], manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write tensors and manifest, each under a temporary name first, so that a name stands for a whole file."""
+def write_backbone(out: Path, state: dict[str, Tensor], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write tensors and manifest, each under a temporary name first, so that a name stands for a whole file.
+
+    Returns:
+        The manifest with the name and the SHA-256 of the file, as it is written beside it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f'.{out.name}.partial')
     if out.suffix == '.pth':

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return dict(commit=commit.strip(), changed=changed.splitlines())
 
 
+@cache
+def installed_packages() -> dict[str, str]:
+    """Return the versions of all that is installed, by name; they are read once in a process."""
+    found = [each.metadata for each in distributions()]  # parsed each time that it is asked for
+    named = sorted((each for each in found if each['Name']), key=lambda each: each['Name'].lower())
+    return {each['Name']: each['Version'] for each in named}
+
+
 def record_run(runner: Runner, command: list[str]) -> Path:
     """Write command line, seed, versions, hardware and the state of the code to ``TIMESTAMP/run.json``.
 
@@ -59,11 +68,7 @@ def record_run(runner: Runner, command: list[str]) -> Path:
         mmcds=__version__,
         code=git_state(Path(__file__).resolve().parent),
         own_code=git_state(Path.cwd()),
-        packages={
-            name: each.version
-            for each in sorted(distributions(), key=lambda each: str(each.metadata['Name']).lower())
-            if (name := each.metadata['Name'])
-        },
+        packages=installed_packages(),
     )
     file = Path(runner.log_dir, RECORD)
     write_whole(file, json.dumps(record, indent=2) + '\n')

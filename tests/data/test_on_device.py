@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import few_images
+from conftest import NO_REPORT, few_images
 from fake_gpu import Waits, move_to_gpu
 from mmengine.dataset import RepeatDataset
 from mmengine.registry import DefaultScope
@@ -240,7 +240,7 @@ def test_a_sampler_without_end_goes_on_and_skips_what_a_resumed_run_has_seen():
 
 
 def train(tool, folder, *arguments):
-    quick = few_images(32, 8, 10)
+    quick = [*few_images(32, 8, 10), NO_REPORT]
     command = [CONFIG, '--work-dir', str(folder), *arguments, '--cfg-options', *quick, 'train_cfg.max_epochs=2']
     return tool('train').main(command)
 

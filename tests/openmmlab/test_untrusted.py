@@ -9,7 +9,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
-from conftest import few_images, load_tool
+from conftest import NO_REPORT, few_images, load_tool
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -26,6 +26,7 @@ SHORT = [
     '--cfg-options',
     'train_cfg.max_epochs=1',
     *few_images(16, 8, 8),
+    NO_REPORT,
     'test_dataloader.dataset.indices=8',
     'test_dataloader.num_workers=0',
 ]

@@ -14,7 +14,7 @@ from mmpretrain.registry import HOOKS
 from mmcds.command import COMMANDS
 from mmcds.core.errors import ConfigError
 from mmcds.evaluation.curves import plot_curves, read_scalars, to_percent
-from mmcds.openmmlab.export import export_backbone
+from mmcds.openmmlab.export import read_backbone, write_backbone
 from mmcds.openmmlab.work_dir import config_copy, named_checkpoint
 from mmcds.resources import resources
 
@@ -60,8 +60,9 @@ class RunReportHook(Hook):
         backbone = work_dir / f'backbone_{checkpoint.stem}.pth'
         export = self.export and '://' not in named  # only a file is exported
         if export:
-            export_backbone(checkpoint, backbone, overwrite=True)
-            export_backbone(checkpoint, backbone.with_suffix('.safetensors'), overwrite=True)
+            state, manifest = read_backbone(checkpoint)
+            for suffix in ('.pth', '.safetensors'):
+                write_backbone(backbone.with_suffix(suffix), state, manifest)
         curves, scores = None, []
         try:
             curves = plot_curves(work_dir, work_dir / 'curves.png', self.metric)

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import few_images
+from conftest import NO_REPORT, few_images
 
 import mmcds.openmmlab.hooks.cuda_graph as module
 
 ROOT = Path(__file__).resolve().parents[3]
 #: 7 steps of 4 images and one of 2, twice.
-SHORT = [*few_images(30, 4, 4), 'train_cfg.max_epochs=2', 'train_dataloader.drop_last=False']
+SHORT = [*few_images(30, 4, 4), NO_REPORT, 'train_cfg.max_epochs=2', 'train_dataloader.drop_last=False']
 SPARSE = 'default_hooks.logger.interval=4'
 
 

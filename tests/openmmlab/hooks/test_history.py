@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import few_images
+from conftest import NO_REPORT, few_images
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +15,7 @@ from mmcds.openmmlab.hooks import LossHistoryHook
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / 'configs/cds/resnet18w16_fashion.py')
-SHORT = [*few_images(56, 8, 8), 'train_cfg.max_epochs=2', 'default_hooks.logger.interval=3']
+SHORT = [*few_images(56, 8, 8), NO_REPORT, 'train_cfg.max_epochs=2', 'default_hooks.logger.interval=3']
 
 
 def train(tool, folder, *options):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import few_images
+from conftest import NO_REPORT, few_images
 from mmengine.registry import DefaultScope
 from run_state import same, state_of
 
@@ -44,7 +44,7 @@ class DropBetween(nn.Dropout):
 
 
 def train(tool, folder, *options, config=CONFIG, workers=0, batch=8, arguments=('--resume',)):
-    quick = few_images(32, batch, 10, workers=workers)
+    quick = [*few_images(32, batch, 10, workers=workers), NO_REPORT]
     command = [str(config), '--work-dir', str(folder), *arguments, '--cfg-options', *quick, 'train_cfg.max_epochs=2']
     return tool('train').main([*command, *options])
 
@@ -261,7 +261,7 @@ def test_images_that_are_shown_several_times_are_not_keyed(loader):
 
 def test_a_signal_to_one_rank_ends_all_with_one_checkpoint(tool, tmp_path, environment):
     """Rank 1 alone gets it; both stop before the same step, and going on equals two ranks that were never stopped."""
-    options = [*few_images(64, 4, 8), 'train_cfg.max_epochs=3', 'env_cfg.dist_cfg.backend=gloo']
+    options = [*few_images(64, 4, 8), NO_REPORT, 'train_cfg.max_epochs=3', 'env_cfg.dist_cfg.backend=gloo']
 
     def start(name):
         command = ['bash', str(ROOT / 'tools/dist_train.sh'), CONFIG, '2', '--work-dir', str(tmp_path / name)]
