@@ -1,6 +1,8 @@
 """A run says what it was: command, code, packages; and writes to the trackers that it is told."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,7 +14,7 @@ from mmengine.config import Config
 
 from mmcds.core.errors import ConfigError
 from mmcds.openmmlab.record import RECORD, git_state
-from mmcds.openmmlab.runner import Runner
+from mmcds.openmmlab.runner import FormattedOnce, Runner
 
 CONFIG = 'mmcds::plain/resnet18w16_fashion.py'
 
@@ -31,6 +33,31 @@ def test_a_run_writes_down_what_it_was(tool, tmp_path):
     assert record['python'] == sys.version.split()[0]
     for package in ('torch', 'onedl-mmpretrain', 'numpy'):
         assert record['packages'][package] == version(package)
+
+
+def test_the_config_of_a_run_is_formatted_once(tool, tmp_path, monkeypatch):
+    texts = []
+
+    def formatted(text, **_):
+        texts.append(text)
+        return f'# formatted\n{text}', True
+
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', formatted)
+    runner = tool('train').main(command(tmp_path))
+    assert len(texts) == 1
+    written = (tmp_path / 'with space/resnet18w16_fashion.py').read_text()
+    saved = torch.load(tmp_path / 'with space/epoch_1.pth', weights_only=False)['meta']['cfg']
+    assert written == saved == Config(runner.cfg.to_dict()).pretty_text
+
+
+def test_a_config_that_changed_is_formatted_anew():
+    config = FormattedOnce.of(Config(dict(model=dict(depth=18))))
+    before, copied, sent = config.pretty_text, copy.deepcopy(config), pickle.loads(pickle.dumps(config))
+    config.model.depth = 50
+    assert config.pretty_text == Config(dict(model=dict(depth=50))).pretty_text != before
+    assert copied.pretty_text == sent.pretty_text == before
+    config.model.depth = 18
+    assert config.pretty_text == before
 
 
 def test_the_state_of_the_code_is_that_of_git(tmp_path):
