@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NO_REPORT, ONE_STEP, check_accuracy
+from conftest import ONE_STEP, check_accuracy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -111,7 +111,7 @@ def test_students_of_both_families_train_resume_and_export(
         config.model.teacher.config, config.model.teacher.checkpoint = narrow(config.model.teacher.config)
     path = tmp_path / 'cell.py'
     config.dump(path)
-    train(tool, path, tmp_path, data, 1, NO_REPORT)
+    train(tool, path, tmp_path, data, 1)
     runner = train(tool, path, tmp_path, data, 2, resume=True)
     assert (runner.epoch, runner.iter) == (2, 4)
     state = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
