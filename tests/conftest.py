@@ -35,7 +35,6 @@ ONE_STEP = [
     'optim_wrapper.optimizer.lr=1e-4',
 ]
 
-
 #: Leaves the exports and the curves at the end of a run away, which take longer than a few steps.
 NO_REPORT = 'default_hooks.report=None'
 
@@ -152,7 +151,7 @@ def forget_runs() -> None:
 def _no_leftovers(monkeypatch):
     """Every test starts without a runner's global state and leaves the default scope as it was."""
     forget_runs()
-    # A run formats its config five times, which takes longer than a test; the text means the same unformatted.
+    # A run formats its config, which takes longer than many a test; the text means the same unformatted.
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
     # A path PACKAGE::CONFIG reads the hundred YAML files of that package, each time.
     monkeypatch.setattr('mmengine.config.utils.load', METAFILE)

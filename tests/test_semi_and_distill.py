@@ -43,7 +43,7 @@ def teacher_files(tmp_path_factory):
 
 
 def trains_and_resumes(tool, leaf, folder, data, *options):
-    def run(epochs, *arguments, report=True):
+    def run(epochs, *arguments):
         return tool('train').main(
             [
                 str(leaf),
@@ -55,12 +55,12 @@ def trains_and_resumes(tool, leaf, folder, data, *options):
                 '--cfg-options',
                 *ONE_STEP,
                 *options,
-                *([] if report else [NO_REPORT]),
+                *([] if epochs > 1 else [NO_REPORT]),
                 f'train_cfg.max_epochs={epochs}',
             ]
         )
 
-    first = run(1, report=False)
+    first = run(1)
     check_accuracy(first)
     second = run(2, '--resume')
     assert (second.epoch, second.iter) == (2, 4), 'the second run must go on where the first one stopped'
