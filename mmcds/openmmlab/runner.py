@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmcds.core.errors import ConfigError, did_you_mean
 from mmcds.data.on_device import DeviceLoader, take_setting
+from mmcds.openmmlab.hooks.stop import keep_workers
 from mmcds.openmmlab.log import shorten
 from mmcds.openmmlab.shared_memory import fit_workers
 from mmcds.openmmlab.work_dir import config_copy
@@ -201,4 +202,5 @@ class Runner(mmengine.runner.Runner):
         if on_device is not None:
             return DeviceLoader(loader, **on_device)
         fit_workers(loader)
+        keep_workers(loader)
         return loader

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import few_images
 
+from mmcds.openmmlab.hooks.checkpoint import WITHIN
 from mmcds.openmmlab.work_dir import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,45 @@ def test_a_training_ends_with_one_line_and_leaves_no_process(tmp_path, environme
     assert latest_checkpoint(tmp_path / 'run')
 
 
+#: Kills a loading process before a signal has come, and after it.
+KILLED_WORKERS = """
+import os, signal, time
+from torch.utils.data import DataLoader
+from mmcds.openmmlab.hooks import stop
+
+stop.receive_signals()
+stop._Signals.wait = True
+
+def kill_worker():
+    images = iter(DataLoader(range(100), num_workers=1))
+    next(images)
+    os.kill(images._workers[0].pid, signal.SIGKILL)
+    time.sleep(1)
+
+try:
+    kill_worker()
+except RuntimeError as error:
+    print(error)
+os.kill(os.getpid(), signal.SIGTERM)
+kill_worker()
+print('goes on', flush=True)
+os._exit(0)
+"""
+
+
+def test_after_a_signal_the_end_of_a_loading_process_is_no_error_wherever_the_training_is(environment):
+    """PyTorch raises it from its handler of SIGCHLD, such as in the middle of a checkpoint or of the last line."""
+    ended = subprocess.run(
+        [sys.executable, '-c', KILLED_WORKERS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert re.fullmatch(r'DataLoader worker \(pid \d+\) is killed by signal: Killed\. \ngoes on\n', ended.stdout)
+
+
 @pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='processes are looked up in /proc')
 def test_the_trainings_of_a_sweep_end_with_it(tmp_path, environment):
     command = [sys.executable, str(ROOT / 'tools/paper.py'), 'run', 'table1/mini_fashion/plain', '--scale', 'mini']
@@ -106,9 +146,11 @@ def blocks(language):
 
 
 def test_the_recipe_for_slurm_saves_and_asks_to_be_started_again(tmp_path, environment):
-    """With two processes on a CPU, and a stub for scontrol."""
+    """With two processes on a CPU, and a stub for scontrol; torchrun sends SIGTERM to loading processes too."""
     job, *_ = blocks('bash')
-    quick = ' '.join(['--cfg-options', *LONG, 'env_cfg.dist_cfg.backend=gloo', 'train_dataloader.num_workers=0'])
+    quick = ' '.join(
+        ['--cfg-options', *LONG, 'env_cfg.dist_cfg.backend=gloo', 'train_dataloader.dataset.indices=3200']
+    )
     replaced = {
         'configs/cds/resnet50_in1k.py 8': f'{CONFIG} 2',
         'work_dirs/cds': str(tmp_path / 'run'),
@@ -125,13 +167,13 @@ def test_the_recipe_for_slurm_saves_and_asks_to_be_started_again(tmp_path, envir
     own = {**environment, 'PATH': f'{stub.parent}:{environment["PATH"]}', 'SLURM_JOB_ID': '77'}
     with (tmp_path / 'log').open('w') as log:
         process = subprocess.Popen(['bash', str(tmp_path / 'job.sh')], cwd=ROOT, env=own, stdout=log, stderr=log)
-        wait_for((tmp_path / 'run/last_checkpoint').exists, process)
+        wait_for(lambda: '/200]' in (tmp_path / 'log').read_text(), process)
         process.send_signal(signal.SIGUSR1)
         process.wait(90)
     assert (tmp_path / 'asked').read_text().split() == ['requeue', '77']
     assert (tmp_path / 'log').read_text().count('mmcds: stopped by SIGTERM.') == 2
     assert_none_is_left(str(tmp_path / 'run'))
-    assert latest_checkpoint(tmp_path / 'run')
+    assert Path(latest_checkpoint(tmp_path / 'run')).name == WITHIN.format(0)
 
 
 def test_the_other_recipes_can_be_read_and_name_what_there_is(tool):

@@ -2,6 +2,9 @@
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch import distributed as dist
+from torch.utils.data import DataLoader
 
 from mmcds.openmmlab.hooks.checkpoint import SafeCheckpointHook
 
@@ -33,11 +37,17 @@ def _receive(number: int, _: object) -> None:
     """Remember a signal; end at once where no step follows, or if it is the second one."""
     again = _Signals.number is not None
     _Signals.number = number
+    if hasattr(signal, 'SIGCHLD'):  # PyTorch raises an error wherever it is when a loading process has ended
+        signal.signal(signal.SIGCHLD, _pass_over)
     if again or not _Signals.wait:
         raise Stopped(number)
     os.write(
         2, b'mmcds: ends before the next step; a second signal ends it at once.\n'
     )  # print may not be called here
+
+
+def _pass_over(_: int, __: object) -> None:
+    """Do nothing: a loading process that the signal has ended is missed when its batch is."""
 
 
 def _in_child() -> None:
@@ -50,6 +60,32 @@ def _in_child() -> None:
 
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_in_child)
+
+
+def keep_workers(loader: DataLoader) -> None:
+    """Let loading processes live until this process ends them: torchrun and schedulers send SIGTERM to all of a group.
+
+    Args:
+        loader: Before its first iteration. It stays as it is where this process does not receive signals itself.
+    """
+    can = hasattr(signal, 'sigwaitinfo') and signal.getsignal(signal.SIGTERM) is _receive
+    if loader.num_workers and can:
+        loader.worker_init_fn = partial(_obey_parent, loader.worker_init_fn)
+
+
+def _obey_parent(initialise: Callable | None, worker: int) -> None:
+    """Initialise a loading process, and let a thread look who sends SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=_end_with_parent, daemon=True).start()
+    if initialise is not None:
+        initialise(worker)
+
+
+def _end_with_parent() -> None:
+    """Wait for the SIGTERM of the parent process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def receive_signals() -> None:
