@@ -18,7 +18,7 @@ CASES = {
 }
 
 
-def few_images(monkeypatch):
+def some_images(monkeypatch):
     """2,000 images to train on and 500 to test on."""
     import fashion
 
@@ -34,7 +34,7 @@ def test_an_example_learns_in_one_epoch_and_saves_the_network_alone(name, tmp_pa
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    few_images(monkeypatch)
+    some_images(monkeypatch)
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f'{name}.py')
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -105,6 +105,45 @@ def test_after_a_signal_the_end_of_a_loading_process_is_no_error_wherever_the_tr
     assert re.fullmatch(r'DataLoader worker \(pid \d+\) is killed by signal: Killed\. \ngoes on\n', ended.stdout)
 
 
+#: Lets another process, then the training itself end a loading process that hangs in its image.
+ENDED_WORKERS = """
+import subprocess, sys, time
+from torch.utils.data import DataLoader, Dataset
+from mmcds.openmmlab.hooks import stop
+
+class Hangs(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        time.sleep(1000 * index)
+        return index
+
+if __name__ == '__main__':
+    stop.receive_signals()
+    loader = DataLoader(Hangs(), num_workers=1, multiprocessing_context=sys.argv[1])
+    stop.keep_workers(loader)
+    images = iter(loader)
+    next(images)
+    (worker,) = images._workers
+    subprocess.run(['kill', str(worker.pid)], check=True)
+    worker.join(1)
+    print(worker.exitcode)
+    worker.terminate()
+    worker.join(30)
+    print(worker.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='it is not known who sends a signal')
+@pytest.mark.parametrize('context', ['fork', 'spawn', 'forkserver'])
+def test_a_loading_process_ends_at_the_signal_of_its_training_alone(tmp_path, environment, context):
+    (tmp_path / 'loads.py').write_text(ENDED_WORKERS)
+    command = [sys.executable, str(tmp_path / 'loads.py'), context]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout.split() == ['None', '0']
+
+
 @pytest.mark.skipif(not Path('/proc/self/cmdline').exists(), reason='processes are looked up in /proc')
 def test_the_trainings_of_a_sweep_end_with_it(tmp_path, environment):
     command = [sys.executable, str(ROOT / 'tools/paper.py'), 'run', 'table1/mini_fashion/plain', '--scale', 'mini']

@@ -151,12 +151,6 @@ class TestInTheInterpreter:
         assert_close(prepare(views[:, 2:3], alone, colors, None, None, True), whole[:, 2:3], rtol=0, atol=1e-4)
         assert prepare(views[:, :0], (), (), None, None, True).shape == (2, 0, 3, 7, 9)
 
-
-class TestInUse:
-    """In blocks of the size that a GPU gets."""
-
-    __test__ = INTERPRETED
-
     @pytest.mark.parametrize('run', [True, False])
     @pytest.mark.parametrize(
         'settings',
@@ -223,7 +217,7 @@ class TestItsCheckOfItself:
 
 @pytest.mark.slow
 def test_the_kernel_equals_apply_color_in_the_interpreter():
-    tests = [f'{__file__}::{group.__name__}' for group in (TestInTheInterpreter, TestInUse, TestItsCheckOfItself)]
+    tests = [f'{__file__}::{group.__name__}' for group in (TestInTheInterpreter, TestItsCheckOfItself)]
     command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *tests]
     root = Path(__file__).parents[2]
     done = subprocess.run(

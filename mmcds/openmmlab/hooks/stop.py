@@ -1,5 +1,6 @@
 """An orderly end at a signal: at the next step of a training, at once elsewhere."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -82,8 +83,9 @@ def _obey_parent(initialise: Callable | None, worker: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait for the SIGTERM of the parent process."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    """Wait for the SIGTERM of the training, which a server of forks may stand between."""
+    parent = multiprocessing.parent_process().pid  # type: ignore[union-attr]
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
 
